@@ -1,0 +1,48 @@
+# Every target says what it does; `make` alone lists them.
+VENV := .venv
+PY := $(VENV)/bin/python
+PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo test lint bench faults clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(VENV)/.runtime ## make the environment with the runwire command (idempotent)
+
+run: setup ## start everything: PostgreSQL, Valkey, worker, API; prints the address and keys
+	@$(VENV)/bin/runwire up
+
+demo: setup ## start everything, run one sample contract review in the terminal, stop
+	@$(VENV)/bin/runwire demo
+
+test: $(VENV)/.dev ## all tests, on real servers that are started for them
+	@$(PY) -m pytest
+
+lint: $(VENV)/.dev ## ruff and mypy --strict
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+
+bench: $(VENV)/.dev ## print the figures that the README quotes
+	@$(PY) -m tests.bench
+
+faults: $(VENV)/.dev ## kill, stop and cut the real processes while runs are going
+	@$(PY) -m pytest tests/faults tests/e2e
+
+clean: ## remove the environment (data stays)
+	rm -rf $(VENV) *.egg-info
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "runwire needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements/runtime.txt pyproject.toml | $(VENV)/bin/python
+	@echo "Setting up the environment ..." >&2
+	@$(PY) -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	@$(PY) -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
+	@echo "Setting up what the tests need ..." >&2
+	@$(PY) -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@

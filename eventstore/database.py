@@ -1,0 +1,47 @@
+"""How processes reach Postgres: engines with bounded waits, each in the role that its process may play."""
+
+from typing import Final
+
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+# A black hole on the network must not hold a writer longer than a lease: connect, data in flight and idle are bounded.
+CONNECT: Final = {"connect_timeout": 3, "tcp_user_timeout": 5000, "keepalives_idle": 10, "keepalives_interval": 5}
+SESSION: Final = {
+    "statement_timeout": "5s",
+    "lock_timeout": "3s",
+    "idle_in_transaction_session_timeout": "5s",
+    "timezone": "UTC",
+    # Every hot statement names its run, so a plan for that run touches one partition; a generic plan would lock all.
+    "plan_cache_mode": "force_custom_plan",
+}
+
+
+def _arguments(application: str, role: str | None) -> dict[str, object]:
+    session = {**SESSION, **({"role": role} if role else {})}
+    options = " ".join(f"-c {name}={value}" for name, value in session.items())
+    return {**CONNECT, "application_name": application, "options": options}
+
+
+def _url(database_url: str) -> URL:
+    return make_url(database_url).set(drivername="postgresql+psycopg")
+
+
+def async_engine(database_url: str, *, application: str, role: str | None, pool_size: int) -> AsyncEngine:
+    """An engine for a long-lived process. Connections are checked before use, so a restarted server costs no error."""
+    return create_async_engine(
+        _url(database_url),
+        connect_args=_arguments(application, role),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        pool_pre_ping=True,
+    )
+
+
+def sync_engine(database_url: str, *, application: str) -> Engine:
+    """An engine for commands: migrations and keys, as the connecting user itself."""
+    return create_engine(
+        _url(database_url), connect_args={**CONNECT, "application_name": application}, pool_size=1, max_overflow=1
+    )

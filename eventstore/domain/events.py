@@ -1,0 +1,272 @@
+"""Every fact that the log can hold: one closed model per type, the newest version of each.
+
+A type is added together with its producer, its life-cycle row, its fold case, its disclosure default, its line in
+docs/events.md and its test. The stored name never changes.
+"""
+
+from typing import Any, ClassVar, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from eventstore.domain.record import NewEvent
+
+
+class Body(BaseModel):
+    """What all event bodies share: frozen, closed, and a name and version of their own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    type_: ClassVar[str]
+    version_: ClassVar[int] = 1
+
+
+class Closing(Body):
+    """What a closing event carries so that a run can resume from its log alone.
+
+    key: branch path + name + occurrence. place: ordinal of the call in its branch, taken when it starts. args: digest
+    of the arguments. under: key of the open stream it was made in.
+    """
+
+    key: str
+    place: int
+    args: str
+    under: str | None = None
+    attempt: int = 1
+
+
+class Person(BaseModel):
+    """Who: a pseudonymous subject and the role in which they acted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    subject: str
+    role: str
+
+
+class Usage(BaseModel):
+    """Tokens spent, and how we know: told by the provider, estimated by us, or unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    source: Literal["provider", "estimated", "none"] = "none"
+
+    def __add__(self, other: "Usage") -> "Usage":
+        rank = ("none", "provider", "estimated")
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            source=max(self.source, other.source, key=rank.index),
+        )
+
+
+class Milestone(BaseModel):
+    """One step of the plan in product language."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    state: str
+    label: str
+
+
+class PolicyRef(BaseModel):
+    """Which disclosure policy was in force when the run was accepted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: int
+    digest: str
+
+
+class RunLimits(BaseModel):
+    """What a run may take at most."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    run_s: float
+    attempts_max: int
+
+
+class Accepted(Body):
+    type_ = "accepted"
+    workflow: str
+    workflow_version: int
+    title: str
+    input_digest: str
+    input_bytes: int
+    caller: Person
+    tenant: str
+    policy: PolicyRef
+    milestones: list[Milestone]
+    limits: RunLimits
+    trace_id: str
+
+
+class Started(Body):
+    type_ = "started"
+    attempt: int
+    worker: str
+    code: str
+    workflow_version: int
+    resumed_from: int | None = None
+
+
+class Progress(Body):
+    type_ = "progress"
+    state: str
+    label: str
+    index: int
+    total: int
+    key: str
+    detail: str | None = None
+    done: int | None = None
+    of: int | None = None
+
+
+class Reasoning(Body):
+    type_ = "reasoning"
+    text: str
+    step: str
+    attempt: int
+
+
+class Token(Body):
+    type_ = "token"
+    text: str
+    section: str
+    step: str
+    attempt: int
+    shape: Literal["text", "json"] = "text"
+
+
+class ToolCall(Body):
+    type_ = "tool_call"
+    tool: str
+    call_id: str
+    arguments: dict[str, Any]
+    shown: dict[str, Any] = Field(default_factory=dict)
+    key: str
+    attempt: int = 1
+
+
+class ToolResult(Closing):
+    type_ = "tool_result"
+    tool: str
+    call_id: str
+    status: Literal["ok", "failed"]
+    summary: str
+    result_count: int | None = None
+    duration_ms: int
+    output: Any = None
+
+
+class Finding(Closing):
+    type_ = "finding"
+    item: str
+    value: dict[str, Any]
+    replaces: int | None = None
+
+
+class Step(Closing):
+    type_ = "step"
+    name: str
+    status: Literal["intent", "ok", "failed"]
+    output: Any = None
+    error: str | None = None
+
+
+class ModelCall(Closing):
+    type_ = "model_call"
+    name: str
+    section: str
+    model: str
+    model_served: str | None = None
+    parameters: dict[str, Any]
+    prompt_digest: str
+    finish: str
+    usage: Usage
+    first_piece_ms: int | None = None
+    per_piece_ms: float | None = None
+    pieces: int
+    request_id: str | None = None
+
+
+class Retry(Body):
+    type_ = "retry"
+    what: Literal["model", "step", "run"]
+    key: str
+    reason: str
+    message: str
+    superseded: list[tuple[int, int]]
+    attempt: int
+    next_attempt: int | None
+    wait_s: float = 0.0
+
+
+class CheckOutcome(BaseModel):
+    """One check of a validation, in words that a person can read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    passed: bool
+    detail: str | None = None
+
+
+class Validation(Closing):
+    type_ = "validation"
+    passed: bool
+    checks: list[CheckOutcome]
+    value_digest: str
+    seqs: list[tuple[int, int]]
+
+
+class CancelRequested(Body):
+    type_ = "cancel_requested"
+    by: Person
+    reason: str
+
+
+class CancelObserved(Body):
+    type_ = "cancel_observed"
+    seen_us: int
+    model_closed_us: int | None = None
+    usage: Usage
+
+
+class Result(Body):
+    type_ = "result"
+    status: Literal["complete"] = "complete"
+    output: dict[str, Any]
+    counts: dict[str, int]
+    usage: Usage
+
+
+class Cancelled(Body):
+    type_ = "cancelled"
+    reason: str
+    by: Person
+    partial: dict[str, Any]
+    missing: list[str]
+    assembled_by: Literal["workflow", "default"]
+    validated: bool = False
+
+
+class Error(Body):
+    type_ = "error"
+    code: str
+    message: str
+    partial: dict[str, Any]
+    retryable: bool
+
+
+BODIES: Final[dict[str, type[Body]]] = {
+    body.type_: body
+    for body in (
+        Accepted, Started, Progress, Reasoning, Token, ToolCall, ToolResult, Finding, Step, ModelCall, Retry,
+        Validation, CancelRequested, CancelObserved, Result, Cancelled, Error,
+    )
+}  # fmt: skip
+
+TYPES: Final[tuple[str, ...]] = tuple(BODIES)
+
+
+def new_event(body: Body, occurred_us: int) -> NewEvent:
+    """The one place where a body becomes bytes."""
+    return NewEvent(body.type_, body.version_, occurred_us, body.model_dump_json(exclude_none=True).encode())

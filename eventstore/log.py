@@ -1,0 +1,180 @@
+"""The log itself: append, claim, control, read. The only code that writes events, and it holds no connection.
+
+Every function takes a connection that the caller has opened, says one statement and returns values. The order of a
+run is made in the database: an append locks the run's head row to commit, so seq order, commit order and the order in
+which readers see events are the same, and `seq > n` never skips one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from eventstore.domain.lifecycle import Status
+from eventstore.domain.record import PLAIN_JSON, NewEvent, Recorded
+from eventstore.sql import rows
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one owner wants stored for one run. Named by (epoch, batch_no): sent twice, it is stored once."""
+
+    run_id: UUID
+    epoch: int
+    batch_no: int
+    events: Sequence[NewEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the log said to one batch: a verdict, the stored range, and whether somebody asked the run to stop."""
+
+    run_id: UUID
+    verdict: str
+    first_seq: int | None
+    last_seq: int | None
+    recorded_us: int | None
+    status: Status | None
+    cancel: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer to a claim: claimed, held, closed or unknown."""
+
+    verdict: str
+    tenant_id: UUID | None
+    epoch: int | None
+    seq: int | None
+    status: Status | None
+    cancel: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a run's log stands."""
+
+    run_id: UUID
+    tenant_id: UUID
+    status: Status
+    seq: int
+    chain: bytes
+    recorded_us: int
+    epoch: int
+    cancel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """A run that nobody works on."""
+
+    run_id: UUID
+    epoch: int
+    status: Status
+    cancel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The answer to a control event: ok, already, closed, refused or unknown."""
+
+    verdict: str
+    seq: int | None
+    status: Status | None
+    owned: bool | None
+
+
+async def append(connection: AsyncConnection, batches: Sequence[Batch], lease_s: float) -> list[Answer]:
+    """Store batches for many runs: one call, one verdict per run, in the order given. A batch without events is a
+    heartbeat. A bad verdict for one run never touches another."""
+    events = [event for batch in batches for event in batch.events]
+    result = await rows(
+        connection,
+        "append",
+        {
+            "runs": [batch.run_id for batch in batches],
+            "epochs": [batch.epoch for batch in batches],
+            "batches": [batch.batch_no for batch in batches],
+            "counts": [len(batch.events) for batch in batches],
+            "types": [event.type for event in events],
+            "versions": [event.version for event in events],
+            "occurred": [event.occurred_us for event in events],
+            "encodings": [PLAIN_JSON] * len(events),
+            "keys": [None] * len(events),
+            "bodies": [event.body for event in events],
+            "lease_s": lease_s,
+        },
+    )
+    return [Answer(*row) for row in result]
+
+
+async def claim(connection: AsyncConnection, run_id: UUID, owner: str, lease_s: float) -> Claim:
+    """Become the run's owner if it has none by the database's clock; every older owner is fenced from then on."""
+    row = await _one(connection, "claim", {"run": run_id, "owner": owner, "lease_s": lease_s})
+    assert row is not None
+    return Claim(*row)
+
+
+async def release(connection: AsyncConnection, run_id: UUID, epoch: int) -> None:
+    """Give a run back at once, if it is still ours."""
+    await rows(connection, "release", {"run": run_id, "epoch": epoch})
+
+
+async def forgotten(connection: AsyncConnection, after_s: float, limit: int) -> list[Forgotten]:
+    """Runs that nobody works on and that were last handed over more than `after_s` ago; marks them as handed over."""
+    result = await rows(connection, "forgotten", {"after_s": after_s, "limit": limit})
+    return [Forgotten(*row) for row in result]
+
+
+async def control(connection: AsyncConnection, run_id: UUID, event: NewEvent) -> Control:
+    """Append one control event on the run's own chain, under the same lock as the worker's."""
+    row = await _one(
+        connection,
+        "control",
+        {
+            "run": run_id,
+            "type": event.type,
+            "version": event.version,
+            "occurred": event.occurred_us,
+            "body": event.body,
+        },
+    )
+    assert row is not None
+    return Control(*row)
+
+
+async def read_after(connection: AsyncConnection, run_id: UUID, after: int, limit: int) -> list[Recorded]:
+    """The next events of one run."""
+    result = await rows(connection, "read_after", {"run": run_id, "after": after, "limit": limit})
+    return [Recorded(*row) for row in result]
+
+
+async def read_many(connection: AsyncConnection, cursors: Mapping[UUID, int], limit: int) -> dict[UUID, list[Recorded]]:
+    """The next events of many runs, each from its own cursor, in one question."""
+    result = await rows(
+        connection, "read_many", {"runs": list(cursors), "afters": list(cursors.values()), "limit": limit}
+    )
+    pages: dict[UUID, list[Recorded]] = {}
+    for row in result:
+        pages.setdefault(row[0], []).append(Recorded(*row))
+    return pages
+
+
+async def head(connection: AsyncConnection, run_id: UUID) -> Head | None:
+    """Where the run's log stands; None when there is no such run."""
+    row = await _one(connection, "head", {"run": run_id})
+    return Head(*row) if row is not None else None
+
+
+async def ensure_partitions(connection: AsyncConnection) -> int:
+    """Make room for the weeks to come."""
+    row = await _one(connection, "ensure_partitions", {})
+    assert row is not None
+    return int(row[0])
+
+
+async def _one(connection: AsyncConnection, statement: str, parameters: dict[str, Any]) -> Any:
+    found = await rows(connection, statement, parameters)
+    return found[0] if found else None

@@ -1,0 +1,305 @@
+"""One per worker process: gathers the events of all its runs and stores them in groups.
+
+The rhythm is that of the database. While one commit is in flight everything that arrives waits; when it returns, all
+that waited goes into the next one. Idle, an event is stored at once; under load one commit carries many runs and the
+cost of an event falls. Pieces of draft text that wait are joined, so a fast model costs fewer rows, not more.
+
+A batch is named (epoch, batch number). When the answer is lost - a cut connection, a time-out, an error from COMMIT -
+nobody knows whether it was stored, so the very same batch is sent again and the log says `ok` or `duplicate`. Nothing
+is published before it is stored. A writer whose buffer is full waits, and so its model's stream is read more slowly.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+import structlog
+from redis.asyncio import Redis
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from eventstore import log
+from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, RunClosed, UnknownRun
+from eventstore.domain.events import Body, new_event
+from eventstore.domain.record import NewEvent
+from eventstore.wakeups import MOVED, moved_payload, publish
+
+PIECE_CHARS_MAX: Final = 8_192  # a joined piece of draft text; a longer one starts a new event
+BUFFER_CHARS_MAX: Final = 262_144  # per run; beyond this its producer waits
+GROUP_EVENTS_MAX: Final = 5_000
+RETRY_FIRST_S: Final = 0.05
+RETRY_LAST_S: Final = 1.0
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One event on its way. `seq` and `recorded_us` are known once it is stored."""
+
+    make: Callable[[], NewEvent]
+    size: int
+    seq: int | None = None
+    recorded_us: int | None = None
+    joins: tuple[str, ...] | None = None
+    parts: list[str] = field(default_factory=list)
+    event: NewEvent | None = None
+
+    def frozen(self) -> NewEvent:
+        """The event's bytes: made once, so that a batch sent twice is the same batch."""
+        if self.event is None:
+            self.event = self.make()
+        return self.event
+
+
+class RunWriter:
+    """One owner's way into one run's log."""
+
+    def __init__(self, run_id: UUID, epoch: int, clock_us: Callable[[], int], wake: Callable[[], None]) -> None:
+        self.run_id = run_id
+        self.epoch = epoch
+        self.fault: EventStoreError | None = None
+        self.cancel = asyncio.Event()
+        self.last_us = 0
+        self._clock_us = clock_us
+        self._wake = wake
+        self._batch_no = 0
+        self._waiting: list[Entry] = []
+        self._chars = 0
+        self._moved = asyncio.Event()
+
+    def push(self, body: Body) -> Entry:
+        """Put an event on its way without waiting for it."""
+        event = new_event(body, self._clock_us())
+        return self._add(Entry(lambda: event, len(event.body), event=event))
+
+    async def push_piece(self, joins: tuple[str, ...], text: str, body: Callable[[str], Body]) -> Entry:
+        """Put a piece of text on its way; pieces of the same kind that still wait become one event."""
+        await self._room()
+        last = self._waiting[-1] if self._waiting else None
+        if last is not None and last.joins == joins and last.event is None and last.size + len(text) <= PIECE_CHARS_MAX:
+            last.parts.append(text)
+            last.size += len(text)
+            self._chars += len(text)
+            return last
+        parts, at = [text], self._clock_us()
+        entry = Entry(lambda: new_event(body("".join(parts)), at), len(text), joins=joins, parts=parts)
+        return self._add(entry)
+
+    async def record(self, body: Body) -> Entry:
+        """Store one event, and everything before it; returns when it is in the log."""
+        return await self.stored(self.push(body))
+
+    async def stored(self, entry: Entry) -> Entry:
+        """Wait until this event is in the log; raises what the log said if it never will be."""
+        while entry.seq is None:
+            if self.fault is not None:
+                raise self.fault
+            await self._moved.wait()
+        return entry
+
+    async def flush(self) -> None:
+        """Wait until everything that was pushed is in the log."""
+        if self._waiting:
+            await self.stored(self._waiting[-1])
+        elif self.fault is not None:
+            raise self.fault
+
+    def _add(self, entry: Entry) -> Entry:
+        self._waiting.append(entry)
+        self._chars += entry.size
+        self._wake()
+        return entry
+
+    async def _room(self) -> None:
+        while self._chars > BUFFER_CHARS_MAX and self.fault is None:
+            await self._moved.wait()
+        if self.fault is not None:
+            raise self.fault
+
+    def take(self, limit: int) -> log.Batch:
+        """The next batch: what waits now, at most `limit` events; none makes it a heartbeat."""
+        events = [entry.frozen() for entry in self._waiting[:limit]]
+        return log.Batch(self.run_id, self.epoch, self._batch_no + 1, events)
+
+    def settle(self, batch: log.Batch, answer: log.Answer) -> None:
+        """Learn what the log said to a batch."""
+        if answer.cancel:
+            self.cancel.set()
+        if answer.verdict in ("ok", "duplicate"):
+            assert answer.first_seq is not None
+            assert answer.recorded_us is not None
+            self.last_us = answer.recorded_us
+            if batch.events:
+                self._batch_no = batch.batch_no
+                done, self._waiting = self._waiting[: len(batch.events)], self._waiting[len(batch.events) :]
+                for seq, entry in enumerate(done, start=answer.first_seq):
+                    entry.seq, entry.recorded_us = seq, answer.recorded_us
+                    self._chars -= entry.size
+        else:
+            self.fail(_fault(answer.verdict))
+        self._tell()
+
+    def fail(self, fault: EventStoreError) -> None:
+        """Nothing more will be stored for this owner."""
+        self.fault = self.fault or fault
+        self._tell()
+
+    def drop_refused(self) -> EventStoreError | None:
+        """After `refused`: forget what waited and go on with a clean slate. The run is still ours; only these events
+        had no place in its life cycle (a result after a cancel request)."""
+        fault = self.fault
+        if isinstance(fault, AppendRefused) and fault.verdict == "refused":
+            self._waiting, self._chars, self.fault = [], 0, None
+        return fault
+
+    def _tell(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    @property
+    def has_events(self) -> bool:
+        return bool(self._waiting) and self.fault is None
+
+
+def _fault(verdict: str) -> EventStoreError:
+    known = {"fenced": Fenced, "closed": RunClosed, "unknown": UnknownRun}
+    return known[verdict]() if verdict in known else AppendRefused(verdict)
+
+
+class Recorder:
+    """Stores what its writers push, in groups, and tells readers afterwards."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        wakeups: Redis,
+        *,
+        lease_s: float,
+        heartbeat_s: float,
+        clock_us: Callable[[], int],
+    ) -> None:
+        self._engine = engine
+        self._wakeups = wakeups
+        self._lease_s = lease_s
+        self._heartbeat_s = heartbeat_s
+        self._clock_us = clock_us
+        self._writers: dict[UUID, RunWriter] = {}
+        self._dirty = asyncio.Event()
+        self._moved: dict[UUID, int] = {}
+        self._to_publish = asyncio.Event()
+        self._nudged: set[UUID] = set()
+
+    def open(self, run_id: UUID, epoch: int) -> RunWriter:
+        """A writer for a run that this process has claimed."""
+        writer = RunWriter(run_id, epoch, self._clock_us, self._dirty.set)
+        self._writers[run_id] = writer
+        return writer
+
+    def close(self, writer: RunWriter) -> None:
+        """Forget a writer; its lease is no longer renewed."""
+        if self._writers.get(writer.run_id) is writer:
+            del self._writers[writer.run_id]
+
+    def nudge(self, run_id: UUID | None) -> None:
+        """Ask the log about this run (or all runs) now: somebody may want it to stop."""
+        for writer in list(self._writers.values()) if run_id is None else [self._writers.get(run_id)]:
+            if writer is not None:
+                self._nudged.add(writer.run_id)
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Store and publish until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._store())
+            tasks.create_task(self._publish())
+
+    async def _store(self) -> None:
+        loop = asyncio.get_running_loop()
+        beat_at = loop.time() + self._heartbeat_s
+        connection: AsyncConnection | None = None
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout_at(beat_at):
+                        await self._dirty.wait()
+                except TimeoutError:
+                    pass
+                self._dirty.clear()
+                everyone = loop.time() >= beat_at
+                if everyone:
+                    beat_at = loop.time() + self._heartbeat_s
+                if group := self._group(everyone):
+                    connection = await self._send(connection, group)
+        finally:
+            if connection is not None:
+                await connection.close()
+
+    def _group(self, everyone: bool) -> list[tuple[RunWriter, log.Batch]]:
+        group, room = [], GROUP_EVENTS_MAX
+        nudged, self._nudged = self._nudged, set()
+        for writer in self._writers.values():
+            if writer.fault is None and (writer.has_events or everyone or writer.run_id in nudged):
+                batch = writer.take(room)
+                room -= len(batch.events)
+                group.append((writer, batch))
+                if room <= 0:
+                    self._dirty.set()
+                    break
+        return group
+
+    async def _send(
+        self, connection: AsyncConnection | None, group: list[tuple[RunWriter, log.Batch]]
+    ) -> AsyncConnection | None:
+        wait_s, told = RETRY_FIRST_S, False
+        while True:
+            try:
+                if connection is None:
+                    opened = await self._engine.connect()
+                    connection = await opened.execution_options(isolation_level="AUTOCOMMIT")
+                answers = await log.append(connection, [batch for _, batch in group], self._lease_s)
+            except (DataError, ProgrammingError, IntegrityError) as fault:
+                # The call itself is wrong, not the connection: find the one run that it is about.
+                logger.error("a group was refused", runs=len(group), fault=type(fault.orig).__name__)
+                if len(group) > 1:
+                    for one in group:
+                        connection = await self._send(connection, [one])
+                else:
+                    group[0][0].fail(AppendRefused("unstorable"))
+                return connection
+            except (DBAPIError, SQLAlchemyError, OSError, TimeoutError) as fault:
+                if not told:
+                    logger.warning("the log is away: the same batch again", fault=type(fault).__name__, runs=len(group))
+                told = True
+                await self._discard(connection)
+                connection = None
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, RETRY_LAST_S)
+                continue
+            if told:
+                logger.info("the log is back")
+            for (writer, batch), answer in zip(group, answers, strict=True):
+                writer.settle(batch, answer)
+                if batch.events and answer.last_seq is not None and answer.verdict in ("ok", "duplicate"):
+                    self._moved[writer.run_id] = answer.last_seq
+                    self._to_publish.set()
+                if writer.has_events:
+                    self._dirty.set()
+            return connection
+
+    async def _discard(self, connection: AsyncConnection | None) -> None:
+        if connection is not None:
+            try:
+                await connection.invalidate()
+                await connection.close()
+            except (SQLAlchemyError, OSError):
+                logger.debug("a broken connection could not be closed")
+
+    async def _publish(self) -> None:
+        while True:
+            await self._to_publish.wait()
+            self._to_publish.clear()
+            moved, self._moved = self._moved, {}
+            await publish(self._wakeups, MOVED, moved_payload(moved.items()))

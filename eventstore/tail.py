@@ -1,0 +1,216 @@
+"""Follows runs for the readers of one API process: one tail per run, however many readers it has.
+
+A reader holds nothing but its cursor and asks `Tail.page(after)`. Near the end of the run the answer comes from the
+tail's ring, shared by all; further back it is a page of the log. So a slow reader costs no memory: it falls out of the
+ring and reads pages until it has caught up.
+
+The seam between history and live cannot lose an event. The ring holds a contiguous stretch that ends at the tail's own
+cursor, and only `Tails` moves that cursor, by asking the log for `seq > cursor`. A wake-up only says when to ask. Lost,
+doubled, reordered or forged, it changes nothing, and without Redis the tails ask on a timer.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+from uuid import UUID
+
+import structlog
+from redis.asyncio import Redis
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eventstore import log
+from eventstore.domain.lifecycle import TERMINAL_TYPES
+from eventstore.domain.record import Fact, Recorded
+from eventstore.wakeups import MOVED, listen, parse_moved
+
+PAGE_EVENTS_MAX: Final = 500
+RING_EVENTS_MAX: Final = 1_000
+RING_BYTES_MAX: Final = 1_048_576
+ASK_RUNS_MAX: Final = 500
+TIMER_S: Final = 1.0
+AWAY_S: Final = 0.5
+
+logger = structlog.get_logger(__name__)
+
+
+class Entry:
+    """A stored event on its way to readers; each view's frame is made once and kept here."""
+
+    __slots__ = ("_fact", "frames", "recorded")
+
+    def __init__(self, recorded: Recorded) -> None:
+        self.recorded = recorded
+        self.frames: dict[object, bytes | None] = {}
+        self._fact: Fact | None = None
+
+    @property
+    def seq(self) -> int:
+        return self.recorded.seq
+
+    @property
+    def fact(self) -> Fact:
+        if self._fact is None:
+            self._fact = self.recorded.fact()
+        return self._fact
+
+
+class Tail:
+    """The newest events of one run, and whoever waits for the next."""
+
+    def __init__(self, run_id: UUID, engine: AsyncEngine, ask: Callable[[UUID], None]) -> None:
+        self.run_id = run_id
+        self._ask = ask
+        self.readers = 0
+        self.cursor: int | None = None
+        self.ended = False
+        self._engine = engine
+        self._ring: deque[Entry] = deque()
+        self._bytes = 0
+        self._moved = asyncio.Event()
+
+    async def page(self, after: int, limit: int = PAGE_EVENTS_MAX) -> list[Entry]:
+        """The events after this cursor that are in the log now, at most `limit`; empty when there is none yet."""
+        if self.cursor is not None and after >= self._floor:
+            return self._from_ring(after, limit)
+        async with self._engine.connect() as connection:
+            events = await log.read_after(connection, self.run_id, after, limit)
+        if self.cursor is None and len(events) < limit:
+            # The first reader to reach the end places the tail there. `Tails` goes on from it and asks once more at
+            # once, for what was stored since this page was read.
+            self.cursor = events[-1].seq if events else after
+            self.ended = bool(events) and events[-1].type in TERMINAL_TYPES
+            self._ask(self.run_id)
+        return [Entry(event) for event in events]
+
+    async def moved(self, after: int, timeout_s: float) -> bool:
+        """Wait until there is something after this cursor; False when the time is over."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.cursor is None or self.cursor <= after:
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def take(self, events: list[Recorded]) -> None:
+        """New events from the log, in order. Anything at or before the cursor was taken before."""
+        fresh = [event for event in events if self.cursor is not None and event.seq > self.cursor]
+        for event in fresh:
+            self._ring.append(Entry(event))
+            self._bytes += len(event.body)
+        while len(self._ring) > RING_EVENTS_MAX or (self._bytes > RING_BYTES_MAX and len(self._ring) > 1):
+            self._bytes -= len(self._ring.popleft().recorded.body)
+        if fresh:
+            self.cursor = fresh[-1].seq
+            self.ended = fresh[-1].type in TERMINAL_TYPES
+            self._moved.set()
+            self._moved = asyncio.Event()
+
+    @property
+    def _floor(self) -> int:
+        """The smallest cursor that the ring can answer."""
+        if self._ring:
+            return self._ring[0].seq - 1
+        return self.cursor if self.cursor is not None else 0
+
+    def _from_ring(self, after: int, limit: int) -> list[Entry]:
+        if not self._ring:
+            return []
+        start = max(0, after + 1 - self._ring[0].seq)
+        stop = min(len(self._ring), start + limit)
+        if start > len(self._ring) // 2:  # a deque is cheap at its ends only
+            newest = [self._ring[index] for index in range(-1, start - len(self._ring) - 1, -1)]
+            return newest[::-1][: stop - start]
+        return [self._ring[index] for index in range(start, stop)]
+
+
+class Tails:
+    """All tails of a process, fed by one listener and one reader."""
+
+    def __init__(self, engine: AsyncEngine, wakeups: Redis) -> None:
+        self._engine = engine
+        self._wakeups = wakeups
+        self._tails: dict[UUID, Tail] = {}
+        self._dirty: set[UUID] = set()
+        self._wake = asyncio.Event()
+
+    @contextmanager
+    def follow(self, run_id: UUID) -> Iterator[Tail]:
+        """The run's tail: made for its first reader, gone after its last."""
+        tail = self._tails.get(run_id)
+        if tail is None:
+            tail = self._tails[run_id] = Tail(run_id, self._engine, self.ask)
+        tail.readers += 1
+        try:
+            yield tail
+        finally:
+            tail.readers -= 1
+            if tail.readers == 0 and self._tails.get(run_id) is tail:
+                del self._tails[run_id]
+                self._dirty.discard(run_id)
+
+    def ask(self, run_id: UUID) -> None:
+        """Look for new events of this run now."""
+        if run_id in self._tails:
+            self._dirty.add(run_id)
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Listen and read until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            tasks.create_task(self._read())
+
+    async def _listen(self) -> None:
+        async for _, payload in listen(self._wakeups, MOVED):
+            if not payload:  # (re)connected: whatever was said before is lost
+                self._dirty.update(self._tails)
+            for run_id, seq in parse_moved(payload):
+                tail = self._tails.get(run_id)
+                if tail is not None and (tail.cursor is None or tail.cursor < seq):
+                    self._dirty.add(run_id)
+            if self._dirty:
+                self._wake.set()
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(TIMER_S):
+                    await self._wake.wait()
+            except TimeoutError:
+                self._dirty.update(self._tails)
+            self._wake.clear()
+            while self._dirty:
+                try:
+                    await self._read_dirty()
+                except (SQLAlchemyError, OSError, TimeoutError) as fault:
+                    logger.warning("tails wait for the log", tails=len(self._tails), fault=type(fault).__name__)
+                    await asyncio.sleep(AWAY_S)
+
+    async def _read_dirty(self) -> None:
+        asked: dict[UUID, int] = {}
+        for run_id in list(self._dirty)[:ASK_RUNS_MAX]:
+            tail = self._tails.get(run_id)
+            if tail is None or tail.ended:
+                self._dirty.discard(run_id)
+            elif tail.cursor is None:
+                self._dirty.discard(run_id)  # its first reader asks once it has placed the tail
+            else:
+                asked[run_id] = tail.cursor
+        if not asked:
+            return
+        self._dirty.difference_update(asked)
+        try:
+            async with self._engine.connect() as connection:
+                pages = await log.read_many(connection, asked, PAGE_EVENTS_MAX)
+        except BaseException:
+            self._dirty.update(asked)
+            raise
+        for run_id, events in pages.items():
+            if (tail := self._tails.get(run_id)) is not None:
+                tail.take(events)
+                if len(events) == PAGE_EVENTS_MAX:
+                    self._dirty.add(run_id)
