@@ -21,7 +21,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eventstore import log
-from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, RunClosed, UnknownRun
+from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable, RunClosed, UnknownRun
 from eventstore.domain.events import Body, new_event
 from eventstore.domain.record import NewEvent
 from eventstore.wakeups import MOVED, moved_payload, publish
@@ -46,6 +46,7 @@ class Entry:
     joins: tuple[str, ...] | None = None
     parts: list[str] = field(default_factory=list)
     event: NewEvent | None = None
+    fault: EventStoreError | None = None
 
     def frozen(self) -> NewEvent:
         """The event's bytes: made once, so that a batch sent twice is the same batch."""
@@ -78,6 +79,8 @@ class RunWriter:
     async def push_piece(self, joins: tuple[str, ...], text: str, body: Callable[[str], Body]) -> Entry:
         """Put a piece of text on its way; pieces of the same kind that still wait become one event."""
         await self._room()
+        if not (text.isascii() or _is_unicode(text)):
+            raise NotStorable("A piece of text holds half of a surrogate pair.")
         last = self._waiting[-1] if self._waiting else None
         if last is not None and last.joins == joins and last.event is None and last.size + len(text) <= PIECE_CHARS_MAX:
             last.parts.append(text)
@@ -95,8 +98,8 @@ class RunWriter:
     async def stored(self, entry: Entry) -> Entry:
         """Wait until this event is in the log; raises what the log said if it never will be."""
         while entry.seq is None:
-            if self.fault is not None:
-                raise self.fault
+            if (fault := entry.fault or self.fault) is not None:
+                raise fault
             await self._moved.wait()
         return entry
 
@@ -142,6 +145,14 @@ class RunWriter:
             self.fail(_fault(answer.verdict))
         self._tell()
 
+    async def broken(self) -> None:
+        """Wait until this owner can write no more."""
+        while self.fault is None or self._may_go_on():
+            await self._moved.wait()
+
+    def _may_go_on(self) -> bool:
+        return isinstance(self.fault, AppendRefused) and self.fault.verdict == "refused"
+
     def fail(self, fault: EventStoreError) -> None:
         """Nothing more will be stored for this owner."""
         self.fault = self.fault or fault
@@ -151,7 +162,9 @@ class RunWriter:
         """After `refused`: forget what waited and go on with a clean slate. The run is still ours; only these events
         had no place in its life cycle (a result after a cancel request)."""
         fault = self.fault
-        if isinstance(fault, AppendRefused) and fault.verdict == "refused":
+        if self._may_go_on():
+            for entry in self._waiting:  # somebody else may wait for one of them
+                entry.fault = fault
             self._waiting, self._chars, self.fault = [], 0, None
         return fault
 
@@ -169,6 +182,14 @@ def _fault(verdict: str) -> EventStoreError:
     return known[verdict]() if verdict in known else AppendRefused(verdict)
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Recorder:
     """Stores what its writers push, in groups, and tells readers afterwards."""
 
@@ -181,7 +202,9 @@ class Recorder:
         heartbeat_s: float,
         clock_us: Callable[[], int],
     ) -> None:
-        self._engine = engine
+        # Every call is a transaction of its own.
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._connection: AsyncConnection | None = None
         self._wakeups = wakeups
         self._lease_s = lease_s
         self._heartbeat_s = heartbeat_s
@@ -195,11 +218,14 @@ class Recorder:
     def open(self, run_id: UUID, epoch: int) -> RunWriter:
         """A writer for a run that this process has claimed."""
         writer = RunWriter(run_id, epoch, self._clock_us, self._dirty.set)
+        if (before := self._writers.get(run_id)) is not None:
+            before.fail(Fenced())
         self._writers[run_id] = writer
         return writer
 
     def close(self, writer: RunWriter) -> None:
-        """Forget a writer; its lease is no longer renewed."""
+        """Forget a writer; its lease is no longer renewed, and what it has not stored never will be."""
+        writer.fail(EventStoreError("This writer was closed."))
         if self._writers.get(writer.run_id) is writer:
             del self._writers[writer.run_id]
 
@@ -219,7 +245,6 @@ class Recorder:
     async def _store(self) -> None:
         loop = asyncio.get_running_loop()
         beat_at = loop.time() + self._heartbeat_s
-        connection: AsyncConnection | None = None
         try:
             while True:
                 try:
@@ -232,49 +257,52 @@ class Recorder:
                 if everyone:
                     beat_at = loop.time() + self._heartbeat_s
                 if group := self._group(everyone):
-                    connection = await self._send(connection, group)
+                    await self._send(group)
         finally:
-            if connection is not None:
-                await connection.close()
+            await self._discard()
 
     def _group(self, everyone: bool) -> list[tuple[RunWriter, log.Batch]]:
         group, room = [], GROUP_EVENTS_MAX
         nudged, self._nudged = self._nudged, set()
-        for writer in self._writers.values():
-            if writer.fault is None and (writer.has_events or everyone or writer.run_id in nudged):
-                batch = writer.take(room)
-                room -= len(batch.events)
-                group.append((writer, batch))
-                if room <= 0:
-                    self._dirty.set()
-                    break
+        for writer in list(self._writers.values()):
+            asked = everyone or writer.run_id in nudged
+            if writer.fault is not None or not (asked or (writer.has_events and room > 0)):
+                continue
+            try:
+                batch = writer.take(room)  # without room it is a heartbeat, which must not wait
+            except (EventStoreError, ValueError) as fault:  # one run's bad event is no other run's trouble
+                logger.error("an event could not be made", run_id=str(writer.run_id), fault=type(fault).__name__)
+                writer.fail(fault if isinstance(fault, EventStoreError) else AppendRefused("unstorable"))
+                continue
+            room -= len(batch.events)
+            group.append((writer, batch))
+        if room <= 0:  # whoever was served is last in the next turn
+            for writer, _ in group:
+                self._writers[writer.run_id] = self._writers.pop(writer.run_id)
+            self._dirty.set()
         return group
 
-    async def _send(
-        self, connection: AsyncConnection | None, group: list[tuple[RunWriter, log.Batch]]
-    ) -> AsyncConnection | None:
+    async def _send(self, group: list[tuple[RunWriter, log.Batch]]) -> None:
         wait_s, told = RETRY_FIRST_S, False
         while True:
             try:
-                if connection is None:
-                    opened = await self._engine.connect()
-                    connection = await opened.execution_options(isolation_level="AUTOCOMMIT")
-                answers = await log.append(connection, [batch for _, batch in group], self._lease_s)
+                if self._connection is None:
+                    self._connection = await self._engine.connect()
+                answers = await log.append(self._connection, [batch for _, batch in group], self._lease_s)
             except (DataError, ProgrammingError, IntegrityError) as fault:
                 # The call itself is wrong, not the connection: find the one run that it is about.
                 logger.error("a group was refused", runs=len(group), fault=type(fault.orig).__name__)
                 if len(group) > 1:
                     for one in group:
-                        connection = await self._send(connection, [one])
+                        await self._send([one])
                 else:
                     group[0][0].fail(AppendRefused("unstorable"))
-                return connection
+                return
             except (DBAPIError, SQLAlchemyError, OSError, TimeoutError) as fault:
                 if not told:
                     logger.warning("the log is away: the same batch again", fault=type(fault).__name__, runs=len(group))
                 told = True
-                await self._discard(connection)
-                connection = None
+                await self._discard(broken=True)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, RETRY_LAST_S)
                 continue
@@ -287,12 +315,14 @@ class Recorder:
                     self._to_publish.set()
                 if writer.has_events:
                     self._dirty.set()
-            return connection
+            return
 
-    async def _discard(self, connection: AsyncConnection | None) -> None:
+    async def _discard(self, *, broken: bool = False) -> None:
+        connection, self._connection = self._connection, None
         if connection is not None:
             try:
-                await connection.invalidate()
+                if broken:
+                    await connection.invalidate()
                 await connection.close()
             except (SQLAlchemyError, OSError):
                 logger.debug("a broken connection could not be closed")

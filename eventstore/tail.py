@@ -22,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import log
-from eventstore.domain.lifecycle import TERMINAL_TYPES
+from eventstore.domain.lifecycle import TERMINAL_STATUSES, TERMINAL_TYPES
 from eventstore.domain.record import Fact, Recorded
 from eventstore.wakeups import MOVED, listen, parse_moved
 
@@ -77,13 +77,22 @@ class Tail:
             return self._from_ring(after, limit)
         async with self._engine.connect() as connection:
             events = await log.read_after(connection, self.run_id, after, limit)
+            # A reader may come with a cursor past the end: only the log says where the end is.
+            head = None if events or self.cursor is not None else await log.head(connection, self.run_id)
         if self.cursor is None and len(events) < limit:
             # The first reader to reach the end places the tail there. `Tails` goes on from it and asks once more at
             # once, for what was stored since this page was read.
-            self.cursor = events[-1].seq if events else after
-            self.ended = bool(events) and events[-1].type in TERMINAL_TYPES
+            self._place(after, events, head)
             self._ask(self.run_id)
         return [Entry(event) for event in events]
+
+    def _place(self, after: int, events: list[Recorded], head: log.Head | None) -> None:
+        if events:
+            self.cursor, self.ended = events[-1].seq, events[-1].type in TERMINAL_TYPES
+        else:
+            end = head.seq if head is not None else 0
+            self.cursor = min(after, end)
+            self.ended = head is not None and self.cursor == end and head.status in TERMINAL_STATUSES
 
     async def moved(self, after: int, timeout_s: float) -> bool:
         """Wait until there is something after this cursor; False when the time is over."""

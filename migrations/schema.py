@@ -36,12 +36,10 @@ def upgrade(engine: Engine) -> tuple[str | None, str]:
     """Migrate to the newest version; returns (before, after). A database from a later release is left alone."""
     config = _config()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    with engine.connect() as connection:
+    with engine.begin() as connection:
         before = current(connection)
-        connection.rollback()
         if before is not None and before not in known:
             raise SchemaError(f"The database is at version {before}, which this release ({newest()}) does not know.")
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
-        connection.commit()
     return before, newest()

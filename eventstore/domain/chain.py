@@ -1,8 +1,8 @@
 """The evidence format: how one event hangs on the one before it.
 
-Everything is big-endian and times are whole microseconds since 1970 UTC. A first byte keeps the three kinds of hash
-apart (0x00 leaf, 0x01 chain, 0x02 genesis), fixed widths keep the fields apart, so no two different events can give
-the same input. The database computes the same in `append`; this is the second opinion.
+Everything is big-endian, integers are two's complement, times are whole microseconds since 1970 UTC. A first byte keeps
+the three kinds of hash apart (0x00 leaf, 0x01 chain, 0x02 genesis), fixed widths keep the fields apart, so no two
+different events can give the same input. The database computes the same in `append`; this is the second opinion.
 """
 
 import struct
@@ -26,8 +26,8 @@ def leaf(event: Recorded) -> bytes:
     """The digest of one event: header fields at fixed width, then the digest of the stored bytes."""
     name = event.type.encode()
     key = event.key_id.bytes if event.key_id else NO_KEY
-    head = event.run_id.bytes + struct.pack(">IIHH", event.seq, event.epoch, event.version, len(name)) + name
-    times = struct.pack(">QQH", event.occurred_us, event.recorded_us, event.encoding)
+    head = event.run_id.bytes + struct.pack(">iihh", event.seq, event.epoch, event.version, len(name)) + name
+    times = struct.pack(">qqh", event.occurred_us, event.recorded_us, event.encoding)
     return sha256(b"\x00" + FORMAT + head + times + key + sha256(event.body).digest()).digest()
 
 
@@ -51,7 +51,10 @@ def verify(run_id: UUID, tenant_id: UUID, events: Iterable[Recorded], head_seq: 
     """Walk from genesis to the head: order, gaps, bytes, clock, and that the log ends where the head says."""
     chain, seq, clock = genesis(run_id, tenant_id), 0, 0
     for event in events:
-        expected = link(chain, event)
+        try:
+            expected = link(chain, event)
+        except struct.error:  # only a hand that went past the functions can store such a thing
+            return Verification(False, seq, chain, event.seq, "a value of this event does not fit the format")
         fault = (
             f"expected seq {seq + 1}, found {event.seq}"
             if event.seq != seq + 1

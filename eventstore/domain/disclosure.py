@@ -17,12 +17,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from eventstore.domain.errors import PolicyError
 from eventstore.domain.events import BODIES
 from eventstore.domain.record import Fact
+from eventstore.domain.run import TAKEN_BACK
 
 Role = Literal["user", "operator", "officer"]
 ROLES: Final[tuple[Role, ...]] = ("user", "operator", "officer")
 
 # Without these a reader could not tell how the run stands or that it has ended.
 LIFE: Final = ("accepted", "started", "cancel_requested", "result", "cancelled", "error")
+
+# Whoever sees any of these must also learn which of them a later attempt supersedes.
+DRAFTS: Final = TAKEN_BACK | {"token", "reasoning"}
 
 
 class Rule(BaseModel):
@@ -71,6 +75,7 @@ def policy_from(data: Mapping[str, Any], name: str) -> Policy:
             _check_rule(f"{name}: roles.{role}.{type_}", type_, rule)
         if missing := [type_ for type_ in LIFE if type_ not in rules]:
             raise PolicyError(f"{name}: roles.{role} must show {', '.join(missing)}, at least as an empty list")
+        _check_retry(f"{name}: roles.{role}", rules)
     return policy
 
 
@@ -82,6 +87,14 @@ def _check_rule(place: str, type_: str, rule: Rule) -> None:
         raise PolicyError(f"{place}: {type_} has no field {', '.join(unknown)}")
     if type_ in LIFE and rule.when:
         raise PolicyError(f"{place}: a reader must always learn of {type_}, so it takes no `when`")
+
+
+def _check_retry(place: str, rules: Mapping[str, Rule]) -> None:
+    drafts = sorted(type_ for type_, rule in rules.items() if type_ in DRAFTS and rule.fields)
+    retry = rules.get("retry")
+    told = retry is not None and not retry.when and (retry.fields == "all" or "superseded" in retry.fields)
+    if drafts and not told:
+        raise PolicyError(f"{place} shows {', '.join(drafts)}, so it must always show retry with its field superseded")
 
 
 def disclose(policy: Policy, role: Role, fact: Fact) -> Fact | None:

@@ -7,16 +7,24 @@ docs/events.md and its test. The stored name never changes.
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticSerializationError, from_json
 
+from eventstore.domain import intake
+from eventstore.domain.errors import NotStorable
 from eventstore.domain.record import NewEvent
 
 
 class Body(BaseModel):
-    """What all event bodies share: frozen, closed, and a name and version of their own."""
+    """What all event bodies share: frozen, closed, and a name and version of their own.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    An `open_` body is judged whole before it is stored: others fill parts of it freely. The many small ones, pieces of
+    text, hold nothing that needs it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
     type_: ClassVar[str]
     version_: ClassVar[int] = 1
+    open_: ClassVar[bool] = True
 
 
 class Closing(Body):
@@ -122,6 +130,7 @@ class Progress(Body):
 
 class Reasoning(Body):
     type_ = "reasoning"
+    open_ = False
     text: str
     step: str
     attempt: int
@@ -129,6 +138,7 @@ class Reasoning(Body):
 
 class Token(Body):
     type_ = "token"
+    open_ = False
     text: str
     section: str
     step: str
@@ -196,7 +206,7 @@ class Retry(Body):
     message: str
     superseded: list[tuple[int, int]]
     attempt: int
-    next_attempt: int | None
+    next_attempt: int | None = None
     wait_s: float = 0.0
 
 
@@ -268,5 +278,11 @@ TYPES: Final[tuple[str, ...]] = tuple(BODIES)
 
 
 def new_event(body: Body, occurred_us: int) -> NewEvent:
-    """The one place where a body becomes bytes."""
-    return NewEvent(body.type_, body.version_, occurred_us, body.model_dump_json(exclude_none=True).encode())
+    """The one place where a body becomes bytes. Raises NotStorable when they would not read back as what was meant."""
+    try:
+        raw = body.model_dump_json(exclude_none=True).encode()
+    except PydanticSerializationError as fault:
+        raise NotStorable(f"This {body.type_} cannot be written as JSON.") from fault
+    if body.open_:
+        intake.check(from_json(raw))
+    return NewEvent(body.type_, body.version_, occurred_us, raw)

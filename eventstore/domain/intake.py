@@ -89,3 +89,10 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise NotStorable(f"{name} is not JSON.")
+
+
+def clean_text(text: str) -> str:
+    """Text from a model as it may be stored: NUL and halves of surrogate pairs become U+FFFD, visibly."""
+    whole = text.replace("\x00", "\ufffd")
+    # Over UTF-16, so that two halves that stand side by side become the character that they are.
+    return whole if whole.isascii() else whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

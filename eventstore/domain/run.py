@@ -13,6 +13,9 @@ from eventstore.domain.events import Usage
 from eventstore.domain.lifecycle import Status, next_status
 from eventstore.domain.record import Fact
 
+# What an attempt says beside its text, and a later `retry` may take back.
+TAKEN_BACK: Final = frozenset({"progress", "tool_call", "tool_result", "finding", "validation"})
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -37,6 +40,7 @@ class RunState:
     milestone: Mapping[str, Any] | None = None
     sections: dict[str, list[Piece]] = field(default_factory=dict)
     reasoning: list[Piece] = field(default_factory=list)
+    said: list[Fact] = field(default_factory=list)  # the living facts of these types, in order
     findings: dict[str, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
     tools: dict[str, tuple[int, Mapping[str, Any]]] = field(default_factory=dict)
     retries: list[Mapping[str, Any]] = field(default_factory=list)
@@ -61,6 +65,7 @@ class RunState:
             milestone=self.milestone,
             sections={name: list(pieces) for name, pieces in self.sections.items()},
             reasoning=list(self.reasoning),
+            said=list(self.said),
             findings=dict(self.findings),
             tools=dict(self.tools),
             retries=list(self.retries),
@@ -80,9 +85,15 @@ def fold(facts: Iterable[Fact], since: RunState | None = None) -> RunState:
         state.seq = fact.seq
         state.updated_us = fact.at_us
         state.status = next_status(state.status, fact.type) or state.status
-        if (case := CASES.get(fact.type)) is not None:
-            case(state, fact)
+        if fact.type in TAKEN_BACK:
+            state.said.append(fact)
+        _tell(state, fact)
     return state
+
+
+def _tell(state: RunState, fact: Fact) -> None:
+    if (case := CASES.get(fact.type)) is not None:
+        case(state, fact)
 
 
 def _accepted(state: RunState, fact: Fact) -> None:
@@ -124,6 +135,7 @@ def _model_call(state: RunState, fact: Fact) -> None:
 
 
 def _retry(state: RunState, fact: Fact) -> None:
+    """Take back what is superseded: afterwards the state is as if it had never been said."""
     state.retries.append(fact.data)
     dead = [(first, last) for first, last in fact.data.get("superseded", ())]
 
@@ -134,8 +146,11 @@ def _retry(state: RunState, fact: Fact) -> None:
         name: kept for name, pieces in state.sections.items() if (kept := [p for p in pieces if alive(p.seq)])
     }
     state.reasoning = [piece for piece in state.reasoning if alive(piece.seq)]
-    state.findings = {item: found for item, found in state.findings.items() if alive(found[0])}
-    state.tools = {call: told for call, told in state.tools.items() if alive(told[0])}
+    # A later fact may have replaced or completed an earlier one that lives on, so what lives is told once more.
+    state.said = [said for said in state.said if alive(said.seq)]
+    state.milestone, state.validation, state.findings, state.tools = None, None, {}, {}
+    for said in state.said:
+        _tell(state, said)
 
 
 def _validation(state: RunState, fact: Fact) -> None:

@@ -12,4 +12,4 @@ STATEMENTS: Final[dict[str, str]] = {path.stem: path.read_text() for path in Pat
 async def rows(connection: AsyncConnection, name: str, parameters: Mapping[str, Any] | None = None) -> list[Any]:
     """Say one named statement and take all that it answers."""
     result = await connection.exec_driver_sql(STATEMENTS[name], dict(parameters or {}))
-    return list(result)
+    return list(result) if result.returns_rows else []

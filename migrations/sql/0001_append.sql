@@ -58,6 +58,7 @@ BEGIN
        OR coalesce(cardinality(p_versions), 0) <> v_events OR coalesce(cardinality(p_occurred), 0) <> v_events
        OR coalesce(cardinality(p_encodings), 0) <> v_events OR coalesce(cardinality(p_keys), 0) <> v_events
        OR coalesce(cardinality(p_bodies), 0) <> v_events
+       OR EXISTS (SELECT FROM unnest(p_counts) n WHERE n < 0)
        OR (SELECT count(DISTINCT r) FROM unnest(p_runs) r) <> v_runs THEN
         RAISE EXCEPTION 'append: the arrays do not fit together' USING ERRCODE = 'invalid_parameter_value';
     END IF;

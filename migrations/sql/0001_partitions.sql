@@ -51,11 +51,14 @@ BEGIN
         v_name := 'event_' || to_char(v_week, 'YYYYMMDD');
         IF to_regclass('runwire.' || v_name) IS NULL THEN
             BEGIN
-                EXECUTE format('CREATE TABLE runwire.%I PARTITION OF runwire.event FOR VALUES FROM (%L) TO (%L)',
+                -- Made aside and attached: ATTACH waits for no reader, and no append waits for it. CREATE ... PARTITION OF
+                -- would stop both behind one long read.
+                EXECUTE format('CREATE TABLE runwire.%I (LIKE runwire.event INCLUDING ALL)', v_name);
+                EXECUTE format('ALTER TABLE runwire.event ATTACH PARTITION runwire.%I FOR VALUES FROM (%L) TO (%L)',
                                v_name, runwire.uuid_floor(v_week), runwire.uuid_floor(v_week + interval '1 week'));
                 PERFORM runwire.make_append_only(('runwire.' || v_name)::regclass);
                 v_made := v_made + 1;
-            EXCEPTION WHEN duplicate_table THEN
+            EXCEPTION WHEN duplicate_table OR unique_violation THEN
                 NULL; -- another process made it at the same moment
             END;
         END IF;

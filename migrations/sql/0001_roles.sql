@@ -12,8 +12,11 @@ BEGIN
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
             NULL; -- two migrations of two databases at the same moment: the other one made it
         END;
-        -- The connecting user takes the role of its process at connect; it must be a member to do so.
-        IF NOT pg_has_role(current_user, wanted, 'MEMBER') THEN
+        -- The connecting user takes the role of its process at connect; it must be a member to do so. From PostgreSQL 16
+        -- on, who makes a role is a member that may not take it.
+        IF NOT pg_has_role(current_user, wanted,
+                           CASE WHEN current_setting('server_version_num')::integer < 160000 THEN 'MEMBER' ELSE 'SET' END)
+        THEN
             EXECUTE format('GRANT %I TO CURRENT_USER', wanted);
         END IF;
     END LOOP;

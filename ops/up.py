@@ -1,0 +1,233 @@
+"""Starts everything on one machine and keeps it going: servers, schema, keys, model, workers, API; stops it in order."""
+
+import http.client
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from api.settings import ApiSettings
+from eventstore.database import sync_engine
+from migrations import schema
+from ops import ports
+from ops.devkeys import ensure_keys
+from ops.exits import FAILED, USAGE, Complaint
+from ops.places import ServiceError, lock_data_dir, open_data_dir, service_user
+from ops.running import Running
+from ops.services import Endpoints, Services
+from ops.supervisor import ChildSpec, Supervisor
+from worker.llm.settings import ModelSettings
+from worker.settings import WorkerSettings
+
+READY_S: Final = 60.0
+WORKER_READY: Final = "worker ready"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `up` was told."""
+
+    host: str
+    port: int
+    data: Path
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """Everything, running."""
+
+    options: Options
+    address: str
+    keys: Mapping[str, str]
+    model: str
+    logs: Path
+    supervisor: Supervisor
+    ready: bool  # False when a signal to stop came during the start
+
+
+@contextmanager
+def everything(options: Options, say: Say) -> Iterator[Up]:
+    """All of Runwire for the length of a block. What is wrong comes as a Complaint or a ServiceError."""
+    if (other := Running.found(options.data)) is not None:
+        raise Complaint(f"runwire already runs on {options.data}: {other.address} (process {other.pid})")
+    ports.check_port(options.host, options.port)
+    model = _checked_settings()
+    environ = dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
+    scripted_port = None
+    if model is None:
+        scripted_port = ports.free_port()
+        environ["RUNWIRE_SCRIPTED_URL"] = f"http://127.0.0.1:{scripted_port}/v1"
+    with ExitStack() as stack:
+        say(f"Starting on {options.data} …")
+        services = stack.enter_context(_services(options.data, environ))
+        migrate(services.endpoints.database_url)
+        keys = _keys(options.data, services.endpoints)
+        logs = options.data / "logs"
+        logs.mkdir(mode=0o700, exist_ok=True)
+        watch = _Watch(options, services, keys["user"], model or "scripted", logs, say)
+        children = _children(options, environ, services.endpoints, scripted_port, watch.api_is_ready)
+        supervisor = Supervisor(children, watch.heard, logs=logs, tend=watch.tend, ready_timeout_s=READY_S)
+        stack.callback(Running.forget, options.data)
+        stack.enter_context(supervisor)
+        ready = supervisor.start() and watch.wait_for_workers(supervisor)
+        if ready:
+            watch.tell_others(supervisor)
+        yield Up(options, watch.address, keys, watch.model, logs, supervisor, ready)
+
+
+def migrate(database_url: str) -> tuple[str | None, str]:
+    """Bring the database to this release's version; (before, after)."""
+    try:
+        engine = sync_engine(database_url, application="runwire-migrate")
+        try:
+            return schema.upgrade(engine)
+        finally:
+            engine.dispose()
+    except schema.SchemaError as error:
+        raise Complaint(str(error), FAILED, "use a newer release, or another database") from error
+    except SQLAlchemyError as error:
+        raise database_complaint(error) from error
+
+
+def database_complaint(error: SQLAlchemyError) -> Complaint:
+    """What the database's driver said, on one line. It never says the password."""
+    said = str(getattr(error, "orig", None) or error).strip().splitlines()
+    return Complaint(f"the database: {said[0] if said else type(error).__name__}", FAILED)
+
+
+def _checked_settings() -> str | None:
+    """The model that answers, in words; None when we are to start the scripted one. A bad setting is a Complaint."""
+    try:
+        WorkerSettings()
+        ApiSettings(database_url="postgresql:///", redis_url="redis://", host="127.0.0.1", port=0)  # type: ignore[arg-type]
+        settings = ModelSettings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "_".join(str(part) for part in first["loc"]) or "the settings"
+        raise Complaint(f"the setting {name.upper()}: {first['msg']}", USAGE) from error
+    if settings.openai_api_key is None and settings.openai_base_url is None and settings.scripted_url is None:
+        return None
+    endpoint = settings.endpoint()
+    return f"{endpoint.model} at {endpoint.base_url}"
+
+
+@contextmanager
+def _services(data: Path, environ: Mapping[str, str]) -> Iterator[Services]:
+    with Services.configured(data, environ) as services:
+        if services.processes:
+            yield services
+            return
+        # Both servers are the user's own, so nobody holds the folder yet: keys and logs are kept in it all the same.
+        open_data_dir(data, service_user())
+        lock = lock_data_dir(data)
+        try:
+            yield services
+        finally:
+            os.close(lock)
+
+
+def _keys(data: Path, endpoints: Endpoints) -> dict[str, str]:
+    try:
+        return ensure_keys(data, endpoints.database_url)
+    except SQLAlchemyError as error:
+        raise database_complaint(error) from error
+
+
+def _children(
+    options: Options,
+    environ: Mapping[str, str],
+    endpoints: Endpoints,
+    scripted_port: int | None,
+    api_is_ready: Callable[[], bool],
+) -> list[ChildSpec]:
+    """The processes in the order in which they are started; the API counts as ready when it can take a run."""
+    env = {**environ, "RUNWIRE_DATABASE_URL": endpoints.database_url, "RUNWIRE_REDIS_URL": endpoints.redis_url}
+    children = []
+    if scripted_port is not None:
+        # The port is fixed, so that it answers where the workers look for it when it is started again.
+        children.append(ChildSpec("model", python("worker.llm.scripted", "--port", str(scripted_port)), env))
+    children += [ChildSpec(f"worker-{number}", python("worker"), env) for number in range(1, options.workers + 1)]
+    own = {"RUNWIRE_HOST": options.host, "RUNWIRE_PORT": str(options.port)}
+    children.append(ChildSpec("api", python("api"), {**env, **own}, ready=api_is_ready))
+    return children
+
+
+def python(module: str, *arguments: str) -> list[str]:
+    """The command that runs one of our programs. -P: a folder `api` where a person stands is not ours."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+class _Watch:
+    """What goes on during and after the start: who is ready, who was replaced."""
+
+    def __init__(self, options: Options, services: Services, key: str, model: str, logs: Path, say: Say) -> None:
+        self.address = ports.address(options.host, options.port)
+        self.model = model
+        self._options = options
+        self._services = services
+        self._key = key
+        self._logs = logs
+        self._say = say
+        self._workers_wanted = {f"worker-{number}" for number in range(1, options.workers + 1)}
+        self._workers_ready: set[str] = set()
+        self._supervisor: Supervisor | None = None
+        self._told: dict[str, int] = {}
+
+    def heard(self, name: str, line: str) -> None:
+        """A line that a process wrote, or that the supervisor says of it."""
+        if name in self._workers_wanted and WORKER_READY in line:
+            self._workers_ready.add(name)
+        if "starts again in" in line and line.startswith("ended with"):
+            self._say(f"{name} {line}")
+
+    def api_is_ready(self) -> bool:
+        """Whether the API answers, finds its database and queue, and knows what the workers can run."""
+        return self._answers("/readyz") and self._answers("/v1/workflows", b'"name"')
+
+    def wait_for_workers(self, supervisor: Supervisor) -> bool:
+        """False when a signal to stop came first."""
+        deadline = time.monotonic() + READY_S
+        supervisor.run(until=lambda: self._workers_wanted <= self._workers_ready or time.monotonic() > deadline)
+        if time.monotonic() > deadline:
+            raise ServiceError(f"no worker was ready within {READY_S:.0f} s", f"more in {self._logs}")
+        return self._workers_wanted <= self._workers_ready
+
+    def tell_others(self, supervisor: Supervisor) -> None:
+        """Write down where everything is."""
+        self._supervisor = supervisor
+        self._told = {**self._services.processes, **supervisor.processes}
+        endpoints = self._services.endpoints
+        urls = (endpoints.database_url, endpoints.redis_url)
+        Running(self.address, os.getpid(), self._told, *urls, self.model, str(self._logs)).write(self._options.data)
+
+    def tend(self) -> None:
+        """Start servers again that ended by themselves, and keep what others are told true."""
+        for name in self._services.tend():
+            self._say(f"{name} ended by itself and was started again")
+        if self._supervisor is not None:
+            now = {**self._services.processes, **self._supervisor.processes}
+            if now != self._told:
+                self.tell_others(self._supervisor)
+
+    def _answers(self, path: str, holding: bytes = b"") -> bool:
+        parts = urlsplit(self.address)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=2)
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {self._key}"})
+            response = connection.getresponse()
+            return response.status == 200 and holding in response.read()
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()

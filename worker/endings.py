@@ -1,0 +1,74 @@
+"""How a run ends: the one terminal event, and the best partial result when it is not a result."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import structlog
+from pydantic import BaseModel
+
+from eventstore.domain import events, intake
+from eventstore.domain.run import RunState
+from eventstore.domain.transcript import partial as default_partial
+from worker.declare import RunView, Workflow
+from worker.digests import plain
+
+SWEEP = events.Person(subject="runwire", role="service")
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A partial result, who made it, and what it lacks."""
+
+    partial: dict[str, Any]
+    by: Literal["workflow", "default"]
+    missing: list[str]
+
+
+async def assemble(workflow: Workflow, state: RunState, timeout_s: float) -> Assembled:
+    """The best partial result that the log allows: the workflow's own if it comes in time, else sections and findings.
+
+    It runs in a thread: an assembler that hangs must not hold the other runs of this process, nor this run's end.
+    """
+    index = (state.milestone or {}).get("index", 0)
+    # The milestone a run stopped in was not finished, so it is missing as well.
+    missing = [milestone["label"] for milestone in state.plan[max(0, index - 1) :]]
+    fallback = default_partial(state)
+    try:
+        async with asyncio.timeout(timeout_s):
+            made = await asyncio.to_thread(workflow.partial, RunView(state))
+        if made is not None:
+            value = plain(made)
+            intake.check(value)
+            return Assembled({**fallback, "output": value, "final": False}, "workflow", missing)
+    except Exception:  # whatever an author's assembler does, the run ends with a partial result
+        logger.exception("a workflow could not assemble its partial result", workflow=workflow.name)
+    return Assembled(fallback, "default", missing)
+
+
+def result(output: BaseModel, state: RunState, usage: events.Usage) -> events.Result:
+    """The one final event."""
+    counts = {"findings": len(state.findings), "tool_calls": len(state.tools), "retries": len(state.retries)}
+    return events.Result(output=plain(output), counts=counts, usage=usage)
+
+
+def cancelled(asked: Mapping[str, Any] | None, made: Assembled, validated: bool) -> events.Cancelled:
+    """The end of a run that was asked to stop."""
+    by = events.Person.model_validate(asked["by"]) if asked else SWEEP
+    reason = str(asked["reason"]) if asked else "stopped"
+    return events.Cancelled(
+        reason=reason,
+        by=by,
+        partial=made.partial,
+        missing=made.missing,
+        assembled_by=made.by,
+        validated=validated,
+    )
+
+
+def error(code: str, message: str, made: Assembled, *, retryable: bool) -> events.Error:
+    """The end of a run that could not go on."""
+    return events.Error(code=code, message=message, partial=made.partial, retryable=retryable)

@@ -1,0 +1,84 @@
+"""Which model answers, and how long it may take: read from the environment once, checked before the first call."""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+OPENAI_URL = "https://api.openai.com/v1"
+SCRIPTED_MODEL = "scripted-1"
+PROVIDER_MODEL = "gpt-4.1-mini"
+
+_Seconds = Annotated[float, Field(gt=0, le=3600)]
+_KEY = re.compile(r"[\x21-\x7e]{1,4096}")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the model is, and the model asked for when a workflow names none."""
+
+    base_url: str
+    api_key: SecretStr
+    model: str
+    scripted: bool
+
+
+class ModelSettings(BaseSettings):
+    """A key or a base URL means a provider; without either the scripted server answers."""
+
+    # An error about the key must not print the key.
+    model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", hide_input_in_errors=True, frozen=True)
+
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
+    openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
+    scripted_url: str | None = Field(default=None, validation_alias="RUNWIRE_SCRIPTED_URL")
+    model: str | None = Field(default=None, validation_alias="RUNWIRE_MODEL", max_length=256)
+    first_byte_s: _Seconds = Field(default=30.0, validation_alias=AliasChoices("RUNWIRE_FIRST_BYTE_S", "first_byte_s"))
+    between_pieces_s: _Seconds = Field(
+        default=30.0, validation_alias=AliasChoices("RUNWIRE_BETWEEN_PIECES_S", "between_pieces_s")
+    )
+    attempts_max: int = Field(
+        default=3, ge=1, le=10, validation_alias=AliasChoices("RUNWIRE_ATTEMPTS_MAX", "attempts_max")
+    )
+
+    @field_validator("openai_api_key")
+    @classmethod
+    def _usable_key(cls, key: SecretStr | None) -> SecretStr | None:
+        """A key that was pasted with a quote, a line end or as a placeholder fails here, not as a puzzling 401."""
+        if key is None:
+            return None
+        value = key.get_secret_value().strip()
+        if not value:
+            return None
+        if not _KEY.fullmatch(value) or value[0] in "\"'" or value[-1] in "\"'":
+            raise ValueError("OPENAI_API_KEY holds quotes, spaces or characters that no key has")
+        if value.endswith("...") or value.startswith("<"):
+            raise ValueError("OPENAI_API_KEY is a placeholder, not a key")
+        return SecretStr(value)
+
+    @field_validator("openai_base_url", "scripted_url")
+    @classmethod
+    def _usable_url(cls, url: str | None) -> str | None:
+        if url is None or not url.strip():
+            return None
+        parts = urlsplit(url.strip())
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("must be an address like http://127.0.0.1:8080/v1")
+        if parts.username or parts.password or parts.query:
+            raise ValueError("must not carry a user, a password or a query")
+        return url.strip().rstrip("/")
+
+    def endpoint(self) -> Endpoint:
+        """The model's place. Raises ValueError with a line for the operator when there is none."""
+        if self.openai_api_key is None and self.openai_base_url is None:
+            if self.scripted_url is None:
+                raise ValueError(
+                    "no model: set OPENAI_API_KEY, or start the scripted model server and set RUNWIRE_SCRIPTED_URL"
+                )
+            return Endpoint(self.scripted_url, SecretStr("scripted"), self.model or SCRIPTED_MODEL, scripted=True)
+        # A server of one's own often wants no key; the client wants one in any case.
+        key = self.openai_api_key or SecretStr("none")
+        return Endpoint(self.openai_base_url or OPENAI_URL, key, self.model or PROVIDER_MODEL, scripted=False)

@@ -1,0 +1,295 @@
+"""One run from claim to terminal event, by one owner.
+
+    claim -> read the log -> say `started` -> supersede what an earlier owner left half said -> run the workflow's code
+          -> result | cancelled | error, exactly one, last
+
+The log decides every race. A result that comes after a cancel request is refused by the append, and the run ends
+`cancelled` with the validated value as its partial result. An owner that was fenced says nothing more: the run is
+somebody else's, who will end it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eventstore import catalogue, log
+from eventstore.domain import events
+from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced
+from eventstore.domain.record import Fact
+from eventstore.domain.run import RunState, fold
+from eventstore.domain.transcript import partial as default_partial
+from eventstore.recorder import Recorder, RunWriter
+from worker import endings
+from worker.declare import Workflow
+from worker.digests import digest
+from worker.history import History, read_history
+from worker.llm.model import Model
+from worker.llm.retrying import RetryPolicy
+from worker.memo import Memo
+from worker.run import Run
+from worker.settings import WorkerSettings
+from worker.stops import Diverged, StopReason, WorkflowFailed
+
+PAGE_EVENTS = 1_000
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every run of this process works with."""
+
+    engine: AsyncEngine
+    recorder: Recorder
+    model: Model
+    model_name: str
+    retries: RetryPolicy
+    workflows: dict[str, Workflow]
+    settings: WorkerSettings
+    lease_s: float
+    owner: str
+    clock_us: Callable[[], int]
+
+
+async def read_facts(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[Fact]:
+    """The whole log of a run from a cursor on."""
+    facts: list[Fact] = []
+    while True:
+        async with engine.connect() as connection:
+            page = await log.read_after(connection, run_id, after, PAGE_EVENTS)
+        facts += [event.fact() for event in page]
+        if len(page) < PAGE_EVENTS:
+            return facts
+        after = page[-1].seq
+
+
+async def advance(bench: Bench, run_id: UUID, handover: asyncio.Event) -> None:
+    """Carry the run to its end, if it is free to be claimed."""
+    async with bench.engine.begin() as connection:
+        claim = await log.claim(connection, run_id, bench.owner, bench.lease_s)
+    if claim.verdict != "claimed" or claim.epoch is None:
+        logger.debug("not ours to run", run_id=str(run_id), verdict=claim.verdict)
+        return
+    writer = bench.recorder.open(run_id, claim.epoch)
+    try:
+        await Ownership(bench, writer, handover).carry()
+    except Fenced:
+        logger.info("the run was taken over", run_id=str(run_id), epoch=claim.epoch)
+    except EventStoreError as fault:
+        logger.error("the log refused to go on", run_id=str(run_id), fault=str(fault))
+    finally:
+        bench.recorder.close(writer)
+
+
+class Ownership:
+    """One owner's time with a run."""
+
+    def __init__(self, bench: Bench, writer: RunWriter, handover: asyncio.Event) -> None:
+        self._bench = bench
+        self._writer = writer
+        self._handover = handover
+        self._facts: list[Fact] = []
+
+    async def carry(self) -> None:
+        """Everything between the claim and the terminal event."""
+        self._facts = await read_facts(self._bench.engine, self._writer.run_id)
+        history = read_history(self._facts)
+        workflow = self._bench.workflows.get(history.accepted.data["workflow"])
+        if history.cancel is not None:
+            await self._supersede(history)
+            await self._end_cancelled(workflow, None, None)
+            return
+        attempt = self._writer.epoch - history.handovers
+        if attempt > history.accepted.data["limits"]["attempts_max"]:
+            await self._end_error(workflow, "attempts_exhausted", "The run failed too often and was given up.")
+            return
+        await self._start(history, workflow, attempt)
+        if workflow is None:
+            await self._end_error(workflow, "workflow_unknown", "No worker knows this workflow.")
+            return
+        try:
+            value = workflow.input.model_validate_json(await self._input())
+        except ValidationError:
+            await self._end_error(workflow, "input_refused", "The input does not fit this version of the workflow.")
+            return
+        await self._work(workflow, history, value, attempt)
+
+    async def _input(self) -> bytes:
+        async with self._bench.engine.connect() as connection:
+            return await catalogue.read_input(connection, self._writer.run_id) or b"null"
+
+    async def _start(self, history: History, workflow: Workflow | None, attempt: int) -> None:
+        self._writer.push(
+            events.Started(
+                attempt=attempt,
+                worker=self._bench.owner,
+                code=workflow.code if workflow else "",
+                workflow_version=workflow.version if workflow else 0,
+                resumed_from=history.last_seq if history.started else None,
+            )
+        )
+        await self._supersede(history)
+
+    async def _supersede(self, history: History) -> None:
+        """Name what an earlier owner left half said, so that no reader and no fold keeps it."""
+        for key, dead in history.left_open():
+            self._writer.push(
+                events.Retry(
+                    what="run",
+                    key=key,
+                    reason="worker_lost",
+                    message="Another worker took the run over; this part starts again.",
+                    superseded=dead,
+                    attempt=history.attempts.get(key, 0) + 1,
+                    next_attempt=None if history.cancel else history.attempts.get(key, 0) + 2,
+                )
+            )
+            history.attempts[key] = history.attempts.get(key, 0) + 1
+        history.open.clear()
+        await self._writer.flush()
+
+    async def _work(self, workflow: Workflow, history: History, value: BaseModel, attempt: int) -> None:
+        bench = self._bench
+        memo = Memo(history, workflow.code)
+        run = Run(
+            workflow,
+            self._writer.run_id,
+            attempt,
+            self._writer,
+            memo,
+            bench.model,
+            bench.model_name,
+            bench.retries,
+            bench.clock_us,
+        )
+        task = asyncio.create_task(_call(workflow, run, value), name=f"run {self._writer.run_id}")
+        seen_us = await self._watch(task, run, self._time_left_s(history))
+        if run.stopped == "lost":
+            assert self._writer.fault is not None
+            raise self._writer.fault
+        if run.stopped == "handover":
+            await self._hand_over()
+        elif run.stopped == "cancel":
+            await self._end_cancelled(workflow, run, seen_us)
+        elif run.stopped == "deadline":
+            await self._end_error(workflow, "limit_run_s", "The run took longer than it may.", retryable=True)
+        else:
+            await self._end(workflow, run, task)
+
+    def _time_left_s(self, history: History) -> float:
+        """By the database's clock on both ends: `started` was stored a moment ago, `accepted` when it was."""
+        spent_s = (self._writer.last_us - history.accepted.at_us) / 1e6
+        return max(0.0, float(history.accepted.data["limits"]["run_s"]) - spent_s)
+
+    async def _watch(self, task: "asyncio.Task[BaseModel]", run: Run, time_left_s: float) -> int | None:
+        """Wait for the code to end, or make it end: the answer is when a reason to stop was seen."""
+        reasons: Sequence[tuple[StopReason, asyncio.Task[object]]] = (
+            ("lost", asyncio.create_task(self._writer.broken())),
+            ("cancel", asyncio.create_task(self._writer.cancel.wait())),
+            ("handover", asyncio.create_task(self._handover.wait())),
+            ("deadline", asyncio.create_task(asyncio.sleep(time_left_s))),
+        )
+        waits = [wait for _, wait in reasons]
+        try:
+            await asyncio.wait([task, *waits], return_when=asyncio.FIRST_COMPLETED)
+            seen_us = self._bench.clock_us()
+            if task.done():
+                return None
+            run.stop(next(reason for reason, wait in reasons if wait.done()))
+            task.cancel()
+            await asyncio.wait([task], timeout=self._bench.settings.grace_s)
+            if not task.done():
+                logger.error("a workflow does not stop and was left behind", workflow=run.workflow.name)
+            elif not task.cancelled():
+                task.exception()  # looked at, so that nobody wonders where it went
+            return seen_us
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _end(self, workflow: Workflow, run: Run, task: "asyncio.Task[BaseModel]") -> None:
+        fault = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if fault is None:
+            await self._end_result(workflow, run, task.result())
+        elif isinstance(fault, EventStoreError):
+            raise fault
+        elif isinstance(fault, WorkflowFailed):
+            await self._end_error(workflow, fault.code, fault.message, retryable=fault.retryable)
+        elif isinstance(fault, Diverged):
+            logger.error("code and history disagree", run_id=str(run.run_id), what=str(fault))
+            await self._end_error(workflow, "diverged", "The workflow's code changed while the run was under way.")
+        else:
+            logger.error("a workflow raised", run_id=str(run.run_id), workflow=workflow.name, exc_info=fault)
+            await self._end_error(workflow, "workflow_failed", "The workflow failed.", retryable=True)
+
+    async def _end_result(self, workflow: Workflow, run: Run, output: BaseModel) -> None:
+        if digest(output) not in run.validated:
+            await self._end_error(workflow, "not_validated", "The workflow returned a value that was not validated.")
+            return
+        state = await self._state()
+        try:
+            await self._writer.record(endings.result(output, state, run.usage))
+        except AppendRefused:
+            if self._writer.drop_refused() is None or not self._writer.cancel.is_set():
+                raise
+            await self._end_cancelled(workflow, run, self._bench.clock_us(), validated=True)
+
+    async def _end_cancelled(
+        self, workflow: Workflow | None, run: Run | None, seen_us: int | None, *, validated: bool = False
+    ) -> None:
+        if run is not None and seen_us is not None:
+            self._writer.push(
+                events.CancelObserved(seen_us=seen_us, model_closed_us=run.model_closed_us, usage=run.aborted())
+            )
+        state = await self._state()
+        made = await self._assemble(workflow, state)
+        await self._writer.record(endings.cancelled(state.cancel, made, validated))
+
+    async def _end_error(self, workflow: Workflow | None, code: str, message: str, *, retryable: bool = False) -> None:
+        state = await self._state()
+        made = await self._assemble(workflow, state)
+        try:
+            await self._writer.record(endings.error(code, message, made, retryable=retryable))
+        except AppendRefused:
+            if self._writer.drop_refused() is None:
+                raise
+            await self._end_cancelled(workflow, None, None)
+
+    async def _hand_over(self) -> None:
+        """Give the run back on purpose: what is half said is dead, and the next owner need not wait for the lease."""
+        await self._writer.flush()
+        history = read_history(await read_facts(self._bench.engine, self._writer.run_id))
+        key, dead = next(iter(history.left_open()), ("run", []))
+        attempt = history.attempts.get(key, 0) + 1
+        await self._writer.record(
+            events.Retry(
+                what="run",
+                key=key,
+                reason="handover",
+                message="The worker was stopped; another one goes on.",
+                superseded=dead,
+                attempt=attempt,
+                next_attempt=attempt + 1,
+            )
+        )
+        async with self._bench.engine.begin() as connection:
+            await log.release(connection, self._writer.run_id, self._writer.epoch)
+
+    async def _state(self) -> RunState:
+        await self._writer.flush()
+        return fold(await read_facts(self._bench.engine, self._writer.run_id))
+
+    async def _assemble(self, workflow: Workflow | None, state: RunState) -> endings.Assembled:
+        if workflow is None:
+            return endings.Assembled(default_partial(state), "default", [m["label"] for m in state.plan])
+        return await endings.assemble(workflow, state, self._bench.settings.assemble_s)
+
+
+async def _call(workflow: Workflow, run: Run, value: BaseModel) -> BaseModel:
+    return await workflow.fn(run, value)

@@ -1,0 +1,16 @@
+"""What a worker process may take, each limit with its unit."""
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class WorkerSettings(BaseSettings):
+    """Read from RUNWIRE_* variables."""
+
+    model_config = SettingsConfigDict(env_prefix="RUNWIRE_", frozen=True, extra="ignore")
+
+    runs_max: int = Field(default=200, gt=0, description="runs that one worker process carries at the same time")
+    grace_s: float = Field(default=1.0, gt=0, description="a stopped workflow may clean up this long")
+    assemble_s: float = Field(default=0.5, gt=0, description="a workflow's own partial result may take this long")
+    drain_s: float = Field(default=5.0, gt=0, description="a stopping worker hands its runs back within this time")
+    start_s: float = Field(default=30.0, gt=0, description="a starting worker waits this long for the database")

@@ -1,0 +1,82 @@
+"""Draft text on its way into the log: every piece of one attempt, and what is dead if the attempt fails."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Literal
+
+from eventstore.domain import events
+from eventstore.domain.intake import clean_text
+from eventstore.recorder import Entry, RunWriter
+from worker.history import ranges
+from worker.llm.model import Model as Speaker
+from worker.llm.model import ModelEnd, ModelFault, ModelRequest, ReasoningPiece, TextPiece
+
+Shape = Literal["text", "json"]
+
+
+class Attempt:
+    """One attempt at a call that speaks: its pieces go to the log while it goes on."""
+
+    def __init__(self, writer: RunWriter, key: str, section: str, shape: Shape, number: int) -> None:
+        self._writer = writer
+        self._key = key
+        self._section = section
+        self._shape: Shape = shape
+        self.number = number
+        self._entries: list[Entry] = []
+        self._texts: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """What this attempt has said so far."""
+        return "".join(self._texts)
+
+    async def say(self, text: str) -> None:
+        """One piece of draft text."""
+        text = clean_text(text)
+        self._texts.append(text)
+
+        def body(joined: str) -> events.Token:
+            return events.Token(
+                text=joined, section=self._section, step=self._key, attempt=self.number, shape=self._shape
+            )
+
+        self._keep(await self._writer.push_piece(("token", self._key, str(self.number)), text, body))
+
+    async def think(self, text: str) -> None:
+        """One piece of the model's thinking."""
+
+        def body(joined: str) -> events.Reasoning:
+            return events.Reasoning(text=joined, step=self._key, attempt=self.number)
+
+        self._keep(await self._writer.push_piece(("reasoning", self._key, str(self.number)), clean_text(text), body))
+
+    def _keep(self, entry: Entry) -> None:
+        if not self._entries or self._entries[-1] is not entry:
+            self._entries.append(entry)
+
+    async def said(self) -> list[tuple[int, int]]:
+        """Where in the log all of this attempt's pieces are; waits until they are there."""
+        for entry in self._entries:
+            await self._writer.stored(entry)
+        return ranges(entry.seq for entry in self._entries if entry.seq is not None)
+
+
+async def listen(speaker: Speaker, request: ModelRequest, attempt: Attempt) -> ModelEnd:
+    """Read a model's stream into the log. Leaving early, by a stop above all, closes the model's connection."""
+    pieces: AsyncGenerator[object, None] = speaker.stream(request)
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if isinstance(piece, TextPiece):
+                await attempt.say(piece.text)
+            elif isinstance(piece, ReasoningPiece):
+                await attempt.think(piece.text)
+            elif isinstance(piece, ModelEnd):
+                return piece
+    raise ModelFault("stream_incomplete", "The model's answer ended without saying why.", retryable=True)
+
+
+async def recite(source: AsyncIterator[str], attempt: Attempt) -> None:
+    """Read text that is not a model's into the log."""
+    async for text in source:
+        await attempt.say(text)

@@ -1,0 +1,1 @@
+"""Reviews a contract clause by clause against a policy, drafts comments, and validates before anything is final."""
