@@ -111,7 +111,7 @@ async def test_a_run_whose_hint_was_lost_is_found_by_the_sweep(runs, worker, mod
 
 async def test_kill_9_in_the_middle_of_a_draft_loses_and_doubles_nothing(runs, environ, handoff, model, tmp_path):
     await pace(model, 0)
-    await order_fault(model, kind="hang", after_pieces=10, when="draft comments")
+    await order_fault(model, kind="hang", after_pieces=30, when="draft comments")
     first = await start_worker(environ, tmp_path / "first.log")
     run_id = await runs.submit("contract_review", SAMPLE)
     await handoff.hand_over(run_id)
@@ -166,7 +166,7 @@ async def test_cancel_closes_the_models_connection_and_keeps_the_best_partial_re
     runs, worker, handoff, model, redis
 ):
     await pace(model, 0)
-    await order_fault(model, kind="hang", after_pieces=10, when="draft comments")
+    await order_fault(model, kind="hang", after_pieces=30, when="draft comments")
     run_id = await runs.submit("contract_review", SAMPLE)
     await handoff.hand_over(run_id)
     await runs.has(run_id, "token", section="comments")
