@@ -1,4 +1,4 @@
-"""Real servers for all tests: one PostgreSQL and one Valkey for the session, a fresh database wherever one is asked for."""
+"""Real servers for all tests: one PostgreSQL, one Valkey, a fresh database wherever one is asked for."""
 
 import os
 import shutil
@@ -18,8 +18,30 @@ from eventstore import wakeups
 from eventstore.database import async_engine, sync_engine
 from migrations import schema
 from ops.services import Endpoints, external_or_embedded
+from tests.programs import PROGRAMS
 
 _numbers = count()
+_left_out: list[tuple[str, str]] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out, by name, the tests whose program is missing; in CI that is an error."""
+    for item in list(items):
+        for marker in item.iter_markers("program"):
+            [name] = marker.args
+            if not PROGRAMS[name].is_here():
+                _left_out.append((item.nodeid, name))
+                items.remove(item)
+                break
+    if _left_out and os.environ.get("RUNWIRE_TEST_PROGRAMS") == "required":
+        missing = ", ".join(sorted({name for _, name in _left_out}))
+        raise pytest.UsageError(f"programs are missing that these tests need: {missing}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name what was left out and how to get it."""
+    for nodeid, name in _left_out:
+        terminalreporter.write_line(f"LEFT OUT {nodeid}: needs {name}; get it with: {PROGRAMS[name].get}")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""The figures: each benchmark prints what the README quotes."""

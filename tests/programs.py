@@ -1,0 +1,21 @@
+"""Programs that are no Python or npm package: which tests need them, and how to get them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One program: whether it is here, and the words that bring it."""
+
+    is_here: Callable[[], bool]
+    get: str
+
+
+
+PROGRAMS: dict[str, Program] = {
+    "postgresql-15": Program(
+        lambda: Path("/usr/lib/postgresql/15/bin/postgres").exists(), "apt-get install postgresql-15 (Debian 12)"
+    ),
+}
