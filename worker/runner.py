@@ -209,6 +209,7 @@ class Ownership:
                 task.exception()  # looked at, so that nobody wonders where it went
             return seen_us
         finally:
+            task.cancel()  # without effect on one that has ended; otherwise we are going away and it must not stay
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
