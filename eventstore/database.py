@@ -6,6 +6,8 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+SCHEMA_VERSION: Final = "0001"  # the migration that this release's statements need
+
 # A black hole on the network must not hold a writer longer than a lease: connect, data in flight and idle are bounded.
 CONNECT: Final = {"connect_timeout": 3, "tcp_user_timeout": 5000, "keepalives_idle": 10, "keepalives_interval": 5}
 SESSION: Final = {
@@ -37,6 +39,7 @@ def async_engine(database_url: str, *, application: str, role: str | None, pool_
         max_overflow=0,
         pool_timeout=5,
         pool_pre_ping=True,
+        hide_parameters=True,  # they hold what people sent
     )
 
 

@@ -56,4 +56,4 @@ class Handoff:
 
     def close(self) -> None:
         """Let go of the queue's connections."""
-        self._broker.client.close()
+        self._broker.client.connection_pool.disconnect()  # the client leaves a pool that it was given

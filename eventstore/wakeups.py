@@ -48,22 +48,38 @@ def parse_moved(payload: str) -> list[tuple[UUID, int]]:
 
 async def publish(redis: "Redis", channel: str, payload: str) -> bool:
     """Send a hint. False when Redis is away; the log's readers find out by themselves."""
+    before = _cancellations()
     try:
         await redis.publish(channel, payload)
     except (RedisError, OSError, TimeoutError) as fault:
         logger.debug("wake-up not sent", channel=channel, fault=type(fault).__name__)
         return False
+    finally:
+        _heed(before)
     return True
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
+
+
+def _heed(before: int) -> None:
+    """Be cancelled after all. The client bounds each send by `wait_for`, and that of Python 3.11 loses a cancellation
+    that comes together with the answer: whoever calls us in a loop would then never end."""
+    if _cancellations() > before:
+        raise asyncio.CancelledError
 
 
 async def listen(redis: "Redis", *channels: str) -> AsyncIterator[tuple[str, str]]:
     """Hints as (channel, payload), for ever. After each (re)connection one empty hint per channel is given, because
     whatever was sent while we were away is lost: the listener should then look for itself."""
-    away = False
+    away, before = False, _cancellations()
     while True:
         pubsub = redis.pubsub(ignore_subscribe_messages=True)
         try:
             await pubsub.subscribe(*channels)
+            _heed(before)
             if away:
                 logger.info("wake-ups are back")
             away = False
@@ -71,6 +87,7 @@ async def listen(redis: "Redis", *channels: str) -> AsyncIterator[tuple[str, str
                 yield channel, ""
             while True:
                 message = await pubsub.get_message(timeout=1.0)
+                _heed(before)
                 if message is not None:
                     yield message["channel"].decode(), message["data"].decode(errors="replace")
         except (RedisError, OSError, TimeoutError) as fault:

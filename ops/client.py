@@ -98,6 +98,10 @@ class Client:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connections."""
         self._http.close()
 
     def submit(self, workflow: str, given: Any, title: str | None = None) -> Json:
@@ -119,7 +123,7 @@ class Client:
             limit -= len(page["runs"])
             if not page.get("next") or not page["runs"]:
                 return
-            params["cursor"] = page["next"]
+            params["before"] = page["next"]
 
     def state(self, run_id: str, at: str | None = None) -> Json:
         """The folded state of a run, now or at a place in its log."""

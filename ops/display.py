@@ -157,12 +157,14 @@ class LivePicture:
         return rows
 
 
-def display_for(*, as_json_lines: bool) -> Display:
-    """The display that fits where standard output goes."""
+def display_for(*, as_json_lines: bool, whole: bool = True) -> Display:
+    """The display that fits where standard output goes. A picture needs the whole run, from its first event on."""
     if as_json_lines:
         return JsonLines(sys.stdout)
     console = Console(highlight=False, markup=False, emoji=False)
-    return LivePicture(console) if console.is_terminal and not console.is_dumb_terminal else PlainLines(sys.stdout)
+    if whole and console.is_terminal and not console.is_dumb_terminal:
+        return LivePicture(console)
+    return PlainLines(sys.stdout)
 
 
 def fact(frame: Frame) -> Fact:
@@ -203,9 +205,8 @@ def _findings(state: RunState) -> RenderableType:
     lines = [Text(f"Findings: {len(told)}", style="bold")]
     for item, (_, value) in told[-FINDINGS:]:
         style = RISKS.get(str(value.get("risk", value.get("severity", ""))), "")
-        line = Text(f"  {one_line(item)}", style=style)
-        lines.append(line + Text(f" {terms(value)}" if value else "", style="dim"))
-        lines[-1].truncate(150, overflow="ellipsis")
+        line = Text(f"  {one_line(item)}", style=style, no_wrap=True, overflow="ellipsis")
+        lines.append(line.append(f"  {terms(value)}" if value else "", style="dim"))
     if state.validation is not None:
         lines.append(Text(checks(state.validation)))
     return Group(*lines)

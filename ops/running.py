@@ -21,6 +21,7 @@ class Running:
     database_url: str
     redis_url: str
     model: str
+    scripted_url: str | None
     logs: str
 
     @classmethod

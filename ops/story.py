@@ -80,7 +80,7 @@ def terms(value: Any) -> str:
     if not isinstance(value, Mapping):
         return one_line(str(value), LONGEST_VALUE)
     return "; ".join(
-        f"{words(str(name))} {one_line(inner if isinstance(inner, str) else as_json(inner), LONGEST_VALUE)}"
+        f"{words(str(name))}: {one_line(inner if isinstance(inner, str) else as_json(inner), LONGEST_VALUE)}"
         for name, inner in value.items()
     )
 

@@ -1,4 +1,4 @@
-"""Starts everything on one machine and keeps it going: servers, schema, keys, model, workers, API; stops it in order."""
+"""Starts everything on one machine and keeps it going: servers, schema, keys, model, workers, API; stops in order."""
 
 import http.client
 import os
@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -29,6 +29,8 @@ from worker.settings import WorkerSettings
 
 READY_S: Final = 60.0
 WORKER_READY: Final = "worker ready"
+SCRIPTED: Final = "scripted"
+LOOK_S: Final = 0.1
 
 Say = Callable[[str], None]
 
@@ -61,29 +63,28 @@ def everything(options: Options, say: Say) -> Iterator[Up]:
     """All of Runwire for the length of a block. What is wrong comes as a Complaint or a ServiceError."""
     if (other := Running.found(options.data)) is not None:
         raise Complaint(f"runwire already runs on {options.data}: {other.address} (process {other.pid})")
+    if options.port == 0:
+        options = replace(options, port=ports.free_port(options.host))
     ports.check_port(options.host, options.port)
     model = _checked_settings()
-    environ = dict(os.environ) | {"PYTHONUNBUFFERED": "1"}
-    scripted_port = None
-    if model is None:
-        scripted_port = ports.free_port()
-        environ["RUNWIRE_SCRIPTED_URL"] = f"http://127.0.0.1:{scripted_port}/v1"
+    scripted_port = ports.free_port() if model is None else None
     with ExitStack() as stack:
         say(f"Starting on {options.data} …")
-        services = stack.enter_context(_services(options.data, environ))
+        services = stack.enter_context(_services(options.data, os.environ))
+        Running.forget(options.data)  # of one that was killed
+        stack.callback(Running.forget, options.data)
         migrate(services.endpoints.database_url)
         keys = _keys(options.data, services.endpoints)
         logs = options.data / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
-        watch = _Watch(options, services, keys["user"], model or "scripted", logs, say)
-        children = _children(options, environ, services.endpoints, scripted_port, watch.api_is_ready)
+        watch = _Watch(options, services, keys["operator"], logs, say)
+        children = _children(options, services.endpoints, scripted_port, watch.api_is_ready)
         supervisor = Supervisor(children, watch.heard, logs=logs, tend=watch.tend, ready_timeout_s=READY_S)
-        stack.callback(Running.forget, options.data)
         stack.enter_context(supervisor)
         ready = supervisor.start() and watch.wait_for_workers(supervisor)
         if ready:
-            watch.tell_others(supervisor)
-        yield Up(options, watch.address, keys, watch.model, logs, supervisor, ready)
+            watch.tell_others(supervisor, model or SCRIPTED, scripted_port)
+        yield Up(options, watch.address, keys, model or SCRIPTED, logs, supervisor, ready)
 
 
 def migrate(database_url: str) -> tuple[str | None, str]:
@@ -110,12 +111,13 @@ def _checked_settings() -> str | None:
     """The model that answers, in words; None when we are to start the scripted one. A bad setting is a Complaint."""
     try:
         WorkerSettings()
-        ApiSettings(database_url="postgresql:///", redis_url="redis://", host="127.0.0.1", port=0)  # type: ignore[arg-type]
+        ApiSettings(database_url="postgresql:///", redis_url="redis://", host="127.0.0.1", port=0)
         settings = ModelSettings()
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = "_".join(str(part) for part in first["loc"]) or "the settings"
-        raise Complaint(f"the setting {name.upper()}: {first['msg']}", USAGE) from error
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        name = name if not name or name.startswith(("OPENAI_", "RUNWIRE_")) else f"RUNWIRE_{name}"
+        raise Complaint(f"the settings do not fit: {name} {first['msg']}", USAGE) from error
     if settings.openai_api_key is None and settings.openai_base_url is None and settings.scripted_url is None:
         return None
     endpoint = settings.endpoint()
@@ -145,22 +147,28 @@ def _keys(data: Path, endpoints: Endpoints) -> dict[str, str]:
 
 
 def _children(
-    options: Options,
-    environ: Mapping[str, str],
-    endpoints: Endpoints,
-    scripted_port: int | None,
-    api_is_ready: Callable[[], bool],
+    options: Options, endpoints: Endpoints, scripted_port: int | None, api_is_ready: Callable[[], bool]
 ) -> list[ChildSpec]:
     """The processes in the order in which they are started; the API counts as ready when it can take a run."""
-    env = {**environ, "RUNWIRE_DATABASE_URL": endpoints.database_url, "RUNWIRE_REDIS_URL": endpoints.redis_url}
+    env = {
+        **os.environ,
+        "PYTHONUNBUFFERED": "1",
+        "RUNWIRE_DATABASE_URL": endpoints.database_url,
+        "RUNWIRE_REDIS_URL": endpoints.redis_url,
+    }
     children = []
     if scripted_port is not None:
+        env["RUNWIRE_SCRIPTED_URL"] = _scripted_url(scripted_port)
         # The port is fixed, so that it answers where the workers look for it when it is started again.
         children.append(ChildSpec("model", python("worker.llm.scripted", "--port", str(scripted_port)), env))
     children += [ChildSpec(f"worker-{number}", python("worker"), env) for number in range(1, options.workers + 1)]
     own = {"RUNWIRE_HOST": options.host, "RUNWIRE_PORT": str(options.port)}
     children.append(ChildSpec("api", python("api"), {**env, **own}, ready=api_is_ready))
     return children
+
+
+def _scripted_url(port: int) -> str:
+    return f"http://127.0.0.1:{port}/v1"
 
 
 def python(module: str, *arguments: str) -> list[str]:
@@ -171,9 +179,8 @@ def python(module: str, *arguments: str) -> list[str]:
 class _Watch:
     """What goes on during and after the start: who is ready, who was replaced."""
 
-    def __init__(self, options: Options, services: Services, key: str, model: str, logs: Path, say: Say) -> None:
+    def __init__(self, options: Options, services: Services, key: str, logs: Path, say: Say) -> None:
         self.address = ports.address(options.host, options.port)
-        self.model = model
         self._options = options
         self._services = services
         self._key = key
@@ -181,8 +188,9 @@ class _Watch:
         self._say = say
         self._workers_wanted = {f"worker-{number}" for number in range(1, options.workers + 1)}
         self._workers_ready: set[str] = set()
+        self._looked_at = 0.0
         self._supervisor: Supervisor | None = None
-        self._told: dict[str, int] = {}
+        self._running: Running | None = None
 
     def heard(self, name: str, line: str) -> None:
         """A line that a process wrote, or that the supervisor says of it."""
@@ -193,6 +201,10 @@ class _Watch:
 
     def api_is_ready(self) -> bool:
         """Whether the API answers, finds its database and queue, and knows what the workers can run."""
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_S:
+            return False
+        self._looked_at = now
         return self._answers("/readyz") and self._answers("/v1/workflows", b'"name"')
 
     def wait_for_workers(self, supervisor: Supervisor) -> bool:
@@ -203,22 +215,34 @@ class _Watch:
             raise ServiceError(f"no worker was ready within {READY_S:.0f} s", f"more in {self._logs}")
         return self._workers_wanted <= self._workers_ready
 
-    def tell_others(self, supervisor: Supervisor) -> None:
+    def tell_others(self, supervisor: Supervisor, model: str, scripted_port: int | None) -> None:
         """Write down where everything is."""
         self._supervisor = supervisor
-        self._told = {**self._services.processes, **supervisor.processes}
-        endpoints = self._services.endpoints
-        urls = (endpoints.database_url, endpoints.redis_url)
-        Running(self.address, os.getpid(), self._told, *urls, self.model, str(self._logs)).write(self._options.data)
+        self._running = Running(
+            address=self.address,
+            pid=os.getpid(),
+            processes=self._processes(supervisor),
+            database_url=self._services.endpoints.database_url,
+            redis_url=self._services.endpoints.redis_url,
+            model=model,
+            scripted_url=None if scripted_port is None else _scripted_url(scripted_port),
+            logs=str(self._logs),
+        )
+        self._running.write(self._options.data)
 
     def tend(self) -> None:
         """Start servers again that ended by themselves, and keep what others are told true."""
         for name in self._services.tend():
             self._say(f"{name} ended by itself and was started again")
-        if self._supervisor is not None:
-            now = {**self._services.processes, **self._supervisor.processes}
-            if now != self._told:
-                self.tell_others(self._supervisor)
+        if self._supervisor is None or self._running is None:
+            return
+        now = self._processes(self._supervisor)
+        if now != self._running.processes:
+            self._running = replace(self._running, processes=now)
+            self._running.write(self._options.data)
+
+    def _processes(self, supervisor: Supervisor) -> dict[str, int]:
+        return {**self._services.processes, **supervisor.processes}
 
     def _answers(self, path: str, holding: bytes = b"") -> bool:
         parts = urlsplit(self.address)

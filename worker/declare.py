@@ -96,13 +96,15 @@ class Workflow:
             "milestones": [milestone.model_dump() for milestone in self.milestones],
             "input_schema": self.input.model_json_schema(),
             "output_schema": self.output.model_json_schema(),
-            "samples": [
-                {"name": path.stem, "input": orjson.loads(path.read_bytes())}
-                for path in sorted((self.folder / "samples").glob("*.json"))
-            ],
+            "samples": [self._sample(path) for path in sorted((self.folder / "samples").glob("*.json"))],
             "limits": self.limits.model_dump(),
             "title_field": self.title_field,
         }
+
+    def _sample(self, path: Path) -> dict[str, Any]:
+        value = orjson.loads(path.read_bytes())
+        title = value.get(self.title_field) if self.title_field else None
+        return {"name": path.stem, "title": title or path.stem.replace("_", " "), "input": value}
 
 
 def workflow(

@@ -28,7 +28,7 @@ CANCEL = new_event(CancelRequested(by=Person(subject="ada", role="user"), reason
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def tenant(owner_engine: AsyncEngine):  # noqa: ANN201
+async def tenant(owner_engine: AsyncEngine):
     return await new_tenant(owner_engine)
 
 

@@ -173,7 +173,7 @@ def test_a_broken_policy_is_refused_and_the_place_is_named(fault: str) -> None:
 
 def test_a_policy_that_shows_no_drafts_needs_no_retry() -> None:
     def without_drafts(data: dict[str, Any]) -> None:
-        data["roles"]["user"] = dict.fromkeys(LIFE, [])
+        data["roles"]["user"] = {type_: [] for type_ in LIFE}
 
     assert policy_from(changed(without_drafts), "here").roles["user"]["accepted"].fields == ()
 

@@ -1,4 +1,4 @@
-"""The state of a run is the fold of its events, however the log is cut, and a superseded attempt leaves no trace in it."""
+"""The state of a run is the fold of its events, however the log is cut; a superseded attempt leaves no trace in it."""
 
 import copy
 from dataclasses import replace

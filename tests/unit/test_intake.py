@@ -55,10 +55,9 @@ def test_whatever_is_accepted_reads_back_the_same_in_every_reader(value: Any) ->
 def test_any_bytes_are_read_or_refused_but_break_nothing(raw: bytes) -> None:
     try:
         value = parse(raw, 150)
-    except NotStorable as refused:
-        assert str(refused)
-    else:
-        assert same(value, orjson.loads(raw))
+    except NotStorable:
+        return
+    assert same(value, orjson.loads(raw))
 
 
 REFUSED: dict[str, tuple[bytes, str]] = {

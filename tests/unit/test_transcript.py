@@ -1,4 +1,4 @@
-"""What a reader who does not follow event by event is told: never final before the result, milestones in their place."""
+"""What a reader who does not follow every event is told: never final before the result, milestones in their place."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -1,0 +1,232 @@
+"""Every refusal and failure as an RFC 9457 problem: one table from error class to status, code and title.
+
+A problem says what to do about it and never repeats what was sent: no value, no key, no text of a document.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+
+from eventstore.domain import errors as store
+
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One place in the request and what is wrong there."""
+
+    pointer: str
+    detail: str
+
+
+class Refusal(Exception):
+    """The API refused a request. The docstring of each kind is its default message."""
+
+    def __init__(
+        self,
+        detail: str | None = None,
+        *,
+        faults: Sequence[Fault] = (),
+        allowed: Sequence[str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.faults = faults
+        self.allowed = allowed
+        self.headers = dict(headers or {})
+        super().__init__(detail or (type(self).__doc__ or "").strip())
+
+
+class BadRequest(Refusal):
+    """The request cannot be read."""
+
+
+class BadCursor(Refusal):
+    """The cursor is no place in this run's log."""
+
+
+class NotAuthenticated(Refusal):
+    """This API key is not known."""
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": 'Bearer realm="runwire"'})
+
+
+class NotAllowed(Refusal):
+    """Your role may not do this."""
+
+
+class NotFound(Refusal):
+    """There is nothing here."""
+
+
+class NotAcceptable(Refusal):
+    """None of the formats in the Accept header is served here."""
+
+
+class TooLarge(Refusal):
+    """The request body is too large."""
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__(f"A request body may hold {bytes_max} bytes.", headers={"Connection": "close"})
+
+
+class UnsupportedMedia(Refusal):
+    """The body must be JSON: send `Content-Type: application/json`."""
+
+
+class UnknownWorkflow(Refusal):
+    """There is no workflow of this name that you may start."""
+
+
+class InvalidInput(Refusal):
+    """The request does not fit its schema."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one class of errors is told."""
+
+    status: int
+    code: str
+    title: str
+
+
+KINDS: Final[Mapping[type[Exception], Kind]] = {
+    Refusal: Kind(400, "bad-request", "Bad request"),
+    BadRequest: Kind(400, "bad-request", "Bad request"),
+    BadCursor: Kind(400, "bad-cursor", "Bad cursor"),
+    NotAuthenticated: Kind(401, "not-authenticated", "Not authenticated"),
+    NotAllowed: Kind(403, "not-allowed", "Not allowed"),
+    NotFound: Kind(404, "not-found", "Not found"),
+    NotAcceptable: Kind(406, "not-acceptable", "Not acceptable"),
+    TooLarge: Kind(413, "too-large", "Request too large"),
+    UnsupportedMedia: Kind(415, "unsupported-media", "Unsupported media type"),
+    UnknownWorkflow: Kind(422, "unknown-workflow", "Unknown workflow"),
+    InvalidInput: Kind(422, "invalid-input", "Invalid input"),
+    store.EventStoreError: Kind(500, "internal", "Internal error"),
+    store.UnknownRun: Kind(404, "run-not-found", "Run not found"),
+    store.RunClosed: Kind(409, "run-closed", "Run has ended"),
+    store.Fenced: Kind(409, "conflict", "Conflict"),
+    store.AppendRefused: Kind(409, "conflict", "Conflict"),
+    store.NotStorable: Kind(422, "not-storable", "Value cannot be stored"),
+    store.PolicyError: Kind(500, "internal", "Internal error"),
+    store.IdempotencyMismatch: Kind(422, "idempotency-mismatch", "Idempotency key used before"),
+    store.LogUnavailable: Kind(503, "log-unavailable", "Log unavailable"),
+}
+INTERNAL: Final = KINDS[store.EventStoreError]
+UNAVAILABLE: Final = KINDS[store.LogUnavailable]
+
+
+class Problem(BaseModel):
+    """The shape of every error answer (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    errors: list[Fault] | None = None
+    allowed: list[str] | None = None
+
+
+def problem(
+    request_id: str,
+    kind: Kind,
+    detail: str | None = None,
+    *,
+    faults: Sequence[Fault] = (),
+    allowed: Sequence[str] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """The answer that tells one problem."""
+    body: dict[str, Any] = {
+        "type": f"urn:runwire:problem:{kind.code}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail or kind.title + ".",
+        "instance": f"urn:runwire:request:{request_id}",
+        "code": kind.code,
+        "request_id": request_id,
+    }
+    if faults:
+        body["errors"] = faults
+    if allowed is not None:
+        body["allowed"] = list(allowed)
+    return Response(orjson.dumps(body), kind.status, dict(headers or {}), "application/problem+json")
+
+
+def told(request_id: str, error: Exception) -> Response:
+    """Any error as its problem. What is not in the table is ours, and tells nothing but that."""
+    kind = KINDS.get(type(error), INTERNAL)
+    if kind.status == 500:
+        return problem(request_id, kind, "Something went wrong on our side. Name the request id when you ask about it.")
+    retry = {"Retry-After": "1"} if kind.status == 503 else {}
+    if isinstance(error, Refusal):
+        faults, allowed, headers = error.faults, error.allowed, {**error.headers, **retry}
+        return problem(request_id, kind, str(error), faults=faults, allowed=allowed, headers=headers)
+    faults = [Fault(error.pointer, str(error))] if isinstance(error, store.NotStorable) else []
+    return problem(request_id, kind, str(error), faults=faults, headers=retry)
+
+
+def install(app: FastAPI) -> None:
+    """Make every refusal a problem. What is not expected here is told by the edge (api/middleware.py)."""
+    app.add_exception_handler(Refusal, _any)
+    app.add_exception_handler(store.EventStoreError, _any)
+    for away in (OperationalError, InterfaceError, PoolTimeout):
+        app.add_exception_handler(away, _log_away)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+
+
+def request_id_of(request: Request) -> str:
+    """The id that the middleware gave to this request."""
+    return str(request.state.request_id)
+
+
+async def _any(request: Request, error: Exception) -> Response:
+    return told(request_id_of(request), error)
+
+
+async def _log_away(request: Request, _: Exception) -> Response:
+    return told(request_id_of(request), store.LogUnavailable())
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = [Fault("/" + "/".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
+    return told(request_id_of(request), BadRequest("A parameter cannot be read.", faults=faults))
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    headers = dict(error.headers or {})
+    detail = None
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods(request))
+    elif status is HTTPStatus.NOT_FOUND:
+        detail = "There is nothing here."
+    kind = Kind(error.status_code, status.phrase.lower().replace(" ", "-"), status.phrase)
+    return problem(request_id_of(request), kind, detail, headers=headers)
+
+
+def _methods(request: Request) -> list[str]:
+    """What this path would answer to; a path may be served by several routes."""
+    routes = request.app.router.routes
+    scopes = {method: {**request.scope, "method": method} for method in METHODS}
+    return [name for name, scope in scopes.items() if any(r.matches(scope)[0] is Match.FULL for r in routes)]

@@ -1,0 +1,42 @@
+"""One page of a run's frames, for readers who ask instead of listening."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from api.fronts.feed import Feed, Frame
+from api.negotiation import size
+from api.settings import ApiSettings
+from api.states import Pages
+from eventstore.tail import PAGE_EVENTS_MAX
+
+LOOKS_MAX: Final = 8  # pages of the log read for one answer: a view that shows little must not read the whole run
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Frames, and the cursor to go on from; it lies behind events that the view withholds."""
+
+    frames: list[Frame]
+    next_after: int
+
+    def body(self, last_seq: int) -> dict[str, Any]:
+        """As answers hold it: the envelopes with the very bytes that streams send."""
+        return {
+            "events": [orjson.Fragment(frame.data) for frame in self.frames],
+            "next_after": self.next_after,
+            "more": self.next_after < last_seq,
+        }
+
+
+async def page_of(pages: Pages, feed: Feed, limit: int | None, settings: ApiSettings) -> Page:
+    """The next frames, at most `limit`."""
+    wanted = size(limit, settings.page_events_default, settings.page_events_max)
+    frames: list[Frame] = []
+    for _ in range(LOOKS_MAX):
+        stored = await pages.after(feed.cursor)
+        frames += feed.take(stored, wanted - len(frames))
+        if len(frames) >= wanted or len(stored) < PAGE_EVENTS_MAX or feed.closed:
+            break
+    return Page(frames, feed.cursor)

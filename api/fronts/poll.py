@@ -1,0 +1,86 @@
+"""The polling front, for networks that let only short requests through: what is new, and how the run stands.
+
+Every answer carries all that a page needs to be drawn again, so a reader that missed any number of answers is whole
+after the next one. The cost of an answer is that of the new events: the state is folded from where it was.
+"""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from api.access import Sight, see
+from api.fronts.feed import Feed
+from api.fronts.pages import page_of
+from api.fronts.sources import until_shown
+from api.negotiation import After, Limit, Wait, asked_wait, has_version, in_log, json_only
+from api.service import Asked, Service, Who
+from api.shapes import RETRY_AFTER_S, answer, links, version
+from api.states import Pages
+from eventstore.domain.transcript import public
+
+SHOWN = ("status", "done", "milestone", "milestones", "partial", "result", "error")
+
+router = APIRouter(prefix="/v1/runs", tags=["events"])
+
+
+@router.get(
+    "/{run_id}/poll",
+    summary="What is new in a run, and how it stands",
+    description="Ask again with `after` = `next_after`, at once while `more` is true and after `Retry-After` seconds "
+    "otherwise; `done` says that the run has ended. With `wait` or `Prefer: wait=N` the answer comes with the next "
+    "event that you may see, or when the time is up. With `If-None-Match`, 304 says that nothing has changed.",
+    response_class=Response,
+)
+async def poll(
+    request: Request,
+    service: Asked,
+    caller: Who,
+    run_id: str,
+    after: After = None,
+    limit: Limit = None,
+    wait: Wait = None,
+) -> Response:
+    await json_only(request)
+    asked = (after or 0, limit or 0)
+    async with service.reading.connect() as connection:
+        sight = await see(connection, service, caller, run_id)
+    cursor = in_log(after or 0, sight.run.seq)
+    headers: dict[str, str] = {}
+    wait_s = asked_wait(request, service.settings.poll_wait_s_max, wait)
+    if wait_s is not None:
+        headers["Preference-Applied"] = f"wait={wait_s:g}"
+    if wait_s and not sight.ended:
+        seen = (
+            sight.run.seq if has_version(request, _version(sight, sight.run.seq, sight.run.status, asked)) else cursor
+        )
+        view, run = sight.view, sight.run
+        await until_shown(service.tails, service.waits, run.run_id, view, seen, wait_s, request.receive)
+        async with service.reading.connect() as connection:
+            sight = await see(connection, service, caller, run_id)
+    if has_version(request, etag := _version(sight, sight.run.seq, sight.run.status, asked)):
+        return Response(status_code=304, headers={**headers, "ETag": etag, **_advice(sight.run.status)})
+    return await _news(service, sight, asked, headers)
+
+
+async def _news(service: Service, sight: Sight, asked: tuple[int, int], headers: dict[str, str]) -> Response:
+    after, limit = asked
+    run_id, view = sight.run.run_id, sight.view
+    async with service.reading.connect() as connection:
+        pages = Pages(connection, run_id)
+        page = await page_of(pages, Feed(view, after), limit or None, service.settings)
+        known = await service.states.at_end(pages, view)
+    state = public(known.state)
+    body: dict[str, Any] = {"id": run_id, **page.body(known.seq), **{name: state[name] for name in SHOWN}}
+    etag = _version(sight, known.seq, known.state.status, asked)
+    advice = {"Retry-After": "0"} if body["more"] else _advice(known.state.status)
+    return answer({**body, "links": links(run_id)}, 200, {**headers, "ETag": etag, **advice})
+
+
+def _version(sight: Sight, seq: int, status: str | None, asked: tuple[int, int]) -> str:
+    return version(sight.view, seq, status, *asked)
+
+
+def _advice(status: str | None) -> dict[str, str]:
+    """When to ask again: not at all once the run has ended, and less often while it only waits for its turn."""
+    seconds = RETRY_AFTER_S.get(status or "")
+    return {"Retry-After": seconds} if seconds else {}

@@ -1,0 +1,143 @@
+"""Streams as our own ASGI response: whole frames only, a clean end, and a reader who takes nothing is dropped.
+
+A keep-alive is `:` and one newline, sent only into silence: with a blank line after it several clients dispatch an
+empty event. For the same reason `retry:` rides in the first real event. A reader who stops reading holds at most one
+group of frames here and what the socket's buffers take; after the send time-out its connection is cut, not closed
+politely, because a polite close would wait for it to read.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from api.fronts.feed import Frame
+from api.fronts.sources import Source
+from api.fronts.waits import Wait, Waits
+from api.negotiation import NDJSON, SSE
+from api.settings import ApiSettings
+
+ABORT: Final = "runwire.abort"  # the ASGI extension of our server that cuts a connection
+HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+
+
+def event(frame: Frame) -> bytes:
+    """A frame as one event of an event stream."""
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (frame.seq, frame.type.encode(), frame.data)
+
+
+def line(frame: Frame) -> bytes:
+    """A frame as one line of JSON."""
+    return frame.data + b"\n"
+
+
+class Stuck(Exception):
+    """The reader takes nothing any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """How frames are written: the form of one, what the first begins with, and what is said into silence."""
+
+    media_type: str
+    written: Callable[[Frame], bytes]
+    opening: bytes = b""
+    keepalive: bytes = b""
+
+
+def event_stream(settings: ApiSettings) -> Wire:
+    """Server-sent events."""
+    return Wire(SSE + "; charset=utf-8", event, b"retry: %d\n" % settings.retry_ms, b":\n")
+
+
+def json_lines() -> Wire:
+    """One JSON object per line, and no other line: many readers of this format trip over an empty one."""
+    return Wire(NDJSON, line)
+
+
+def wire_for(media_type: str, settings: ApiSettings) -> Wire:
+    """The wire of a negotiated format."""
+    return event_stream(settings) if media_type == SSE else json_lines()
+
+
+class StreamAnswer(Response):
+    """Writes a source's frames until it closes, its reader leaves or the process drains."""
+
+    def __init__(
+        self,
+        source: AbstractContextManager[Source],
+        wire: Wire,
+        waits: Waits,
+        settings: ApiSettings,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status_code = 200
+        self.background = None
+        self._source = source
+        self._wire = wire
+        self._waits = waits
+        self._settings = settings
+        self.init_headers({**HEADERS, **(headers or {}), "Content-Type": wire.media_type})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+        if scope["method"] == "HEAD":
+            await send(start)
+            await self._send(send, b"", more=False)
+            return
+        async with self._waits.open(receive) as wait:
+            try:
+                await send(start)
+                with self._source as source:
+                    await self._write(source, wait, send)
+                await self._send(send, b"", more=False)
+            except Stuck:
+                await _cut(scope, wait)
+
+    async def _write(self, source: Source, wait: Wait, send: Send) -> None:
+        clock = asyncio.get_running_loop().time
+        keepalive_s, opening = self._settings.keepalive_s, self._wire.opening
+        spoke = clock()
+        while not (source.closed or wait.over):
+            frames = await source.frames(wait, max(0.0, spoke + keepalive_s - clock()))
+            if frames:
+                for group in self._groups(frames):
+                    await self._send(send, opening + group)
+                    opening = b""
+                spoke = clock()
+            elif clock() - spoke >= keepalive_s:
+                if self._wire.keepalive:
+                    await self._send(send, self._wire.keepalive)
+                spoke = clock()
+
+    def _groups(self, frames: Iterable[Frame]) -> Iterator[bytes]:
+        """Whole frames in groups of about the size that a socket takes at once."""
+        group: list[bytes] = []
+        size = 0
+        for frame in frames:
+            written = self._wire.written(frame)
+            group.append(written)
+            size += len(written)
+            if size >= self._settings.send_bytes:
+                yield b"".join(group)
+                group, size = [], 0
+        if group:
+            yield b"".join(group)
+
+    async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
+        try:
+            async with asyncio.timeout(self._settings.send_timeout_s):
+                await send({"type": "http.response.body", "body": body, "more_body": more})
+        except TimeoutError as fault:
+            raise Stuck from fault
+
+
+async def _cut(scope: Scope, wait: Wait) -> None:
+    abort = scope.get("extensions", {}).get(ABORT)
+    if abort is not None:
+        abort["abort"]()
+        await wait.gone.wait()

@@ -1,0 +1,110 @@
+"""The parts that one API process works with, opened and closed together, and how a route asks for them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Annotated
+
+import structlog
+from fastapi import Depends, Request
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from api.callers import Caller
+from api.errands import Errands
+from api.fronts.waits import Waits
+from api.keys import Keys, key_in
+from api.offers import Offers
+from api.policies import Policies
+from api.settings import ApiSettings
+from api.states import States
+from eventstore import wakeups
+from eventstore.database import async_engine
+from eventstore.handoff import Handoff
+from eventstore.tail import Tails
+
+logger = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What routes work with. `reading` is the same pool as `engine`, one statement at a time and no transaction."""
+
+    settings: ApiSettings
+    policies: Policies
+    waits: Waits
+    engine: AsyncEngine
+    reading: AsyncEngine
+    redis: Redis
+    tails: Tails
+    following: asyncio.Task[None]
+    handoff: Handoff
+    offers: Offers
+    keys: Keys
+    states: States
+    errands: Errands
+
+
+@asynccontextmanager
+async def opened(settings: ApiSettings, policies: Policies, waits: Waits) -> AsyncIterator[Service]:
+    """Connect, follow the log, and let go of everything at the end."""
+    engine = async_engine(
+        settings.database_url.get_secret_value(),
+        application="runwire-api",
+        role="runwire_api",
+        pool_size=settings.database_connections,
+    )
+    reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+    redis = wakeups.connect(settings.redis_url.get_secret_value())
+    handoff = Handoff(settings.redis_url.get_secret_value(), redis)
+    tails = Tails(reading, redis)
+    following = asyncio.create_task(tails.run(), name="tails")
+    following.add_done_callback(_followed)
+    errands = Errands(settings.errands_max)
+    try:
+        yield Service(
+            settings=settings,
+            policies=policies,
+            waits=waits,
+            engine=engine,
+            reading=reading,
+            redis=redis,
+            tails=tails,
+            following=following,
+            handoff=handoff,
+            offers=Offers(reading),
+            keys=Keys(reading),
+            states=States(settings.states_max, settings.state_events_max),
+            errands=errands,
+        )
+    finally:
+        await errands.finish(settings.drain_s)
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+        handoff.close()
+        await redis.aclose()
+        await engine.dispose()
+
+
+def _followed(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (fault := task.exception()) is not None:
+        logger.critical("the tails have stopped: /healthz says so", fault=type(fault).__name__)
+
+
+async def _service(request: Request) -> Service:
+    found: Service = request.app.state.service
+    return found
+
+
+Asked = Annotated[Service, Depends(_service)]
+
+
+async def _caller(request: Request, service: Asked) -> Caller:
+    caller = await service.keys.caller(key_in(request))
+    request.state.key_id = caller.key_id
+    return caller
+
+
+Who = Annotated[Caller, Depends(_caller)]

@@ -1,0 +1,45 @@
+"""What the API must be told: where it listens, and every limit with its unit."""
+
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from eventstore.settings import StoreSettings
+from eventstore.tail import PAGE_EVENTS_MAX
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class ApiSettings(StoreSettings):
+    """Read from RUNWIRE_* variables, with the log's own settings; limits are checked against each other here."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65_535, description="0 takes any free port")
+    policies: Path = Field(default=ROOT / "policies", description="the folder with one TOML file per workflow")
+    database_connections: int = Field(default=10, gt=0)
+    request_bytes_max: int = Field(default=327_680, gt=0, description="a request body, chunked or not")
+    keepalive_s: float = Field(default=15.0, gt=0, description="a stream says `:` after this much silence")
+    retry_ms: int = Field(default=1_000, gt=0, description="a stream asks its reader to wait this long to reconnect")
+    send_timeout_s: float = Field(default=10.0, gt=0, description="a reader that takes nothing this long is dropped")
+    send_bytes: int = Field(default=65_536, gt=0, description="frames that wait are sent in groups of about this size")
+    poll_wait_s_max: float = Field(default=25.0, gt=0, description="a request that waits is answered after this long")
+    page_events_max: int = Field(default=PAGE_EVENTS_MAX, gt=0, le=PAGE_EVENTS_MAX)
+    page_events_default: int = Field(default=200, gt=0)
+    list_runs_max: int = Field(default=100, gt=0)
+    list_runs_default: int = Field(default=20, gt=0)
+    replay_gap_s_max: float = Field(default=10.0, gt=0, description="a paced replay never pauses longer than this")
+    states_max: int = Field(default=512, gt=0, description="folded states kept in memory for polls")
+    state_events_max: int = Field(default=500_000, gt=0, description="events in all folded states together")
+    errands_max: int = Field(default=1_000, gt=0, description="wake-ups and hand-overs under way at once")
+    drain_s: int = Field(default=5, gt=0, description="open requests get this long when the process stops")
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> Self:
+        if self.request_bytes_max <= self.input_bytes_max:
+            raise ValueError("request_bytes_max must be above input_bytes_max, or the largest input does not fit")
+        if self.page_events_default > self.page_events_max or self.list_runs_default > self.list_runs_max:
+            raise ValueError("the default size of a page must not be above its largest")
+        if self.poll_wait_s_max >= 60 or self.keepalive_s >= 60:
+            raise ValueError("proxies close what is silent for 60 s: poll_wait_s_max and keepalive_s must be below")
+        return self

@@ -1,0 +1,82 @@
+"""The JSON that answers about runs are made of."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.fronts.feed import View
+from api.negotiation import JSON
+from api.states import Known
+from eventstore.domain.lifecycle import TERMINAL_STATUSES, Status
+from eventstore.domain.transcript import public
+
+RETRY_AFTER_S: Mapping[str, str] = {"queued": "2", "running": "1", "stopping": "1"}
+
+
+class Links(BaseModel):
+    """Where to go on from here."""
+
+    self: str
+    events: str
+    poll: str
+    cancel: str
+
+
+class RunStatus(BaseModel):
+    """How a run stands."""
+
+    id: UUID
+    status: Status
+    done: bool
+    workflow: str
+    title: str
+    created_at: str
+    links: Links
+
+
+class RunInList(BaseModel):
+    """A run as lists show it."""
+
+    id: UUID
+    workflow: str
+    title: str
+    status: Status
+    created_at: str
+    seq: int
+
+
+class RunList(BaseModel):
+    """A page of runs, newest first; `next` is the cursor of the page after it."""
+
+    runs: list[RunInList]
+    next: UUID | None
+
+
+def links(run_id: UUID) -> dict[str, str]:
+    """The addresses of one run."""
+    own = f"/v1/runs/{run_id}"
+    return {"self": own, "events": f"{own}/events", "poll": f"{own}/poll", "cancel": f"{own}/cancel"}
+
+
+def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A JSON answer, without a detour over models: its parts are checked where they are made."""
+    return Response(orjson.dumps(body), status, headers, JSON)
+
+
+def state_body(run_id: UUID, known: Known) -> dict[str, Any]:
+    """The state of a run as a role may see it."""
+    return {"id": run_id, **public(known.state), "links": links(run_id)}
+
+
+def version(view: View, seq: int, status: str | None, *more: object) -> str:
+    """The ETag of what a view shows of a run at one place in its log; it changes with every event and at the end."""
+    return '"' + ".".join(map(str, (view.name, seq, status, *more))) + '"'
+
+
+def is_done(status: str | None) -> bool:
+    """Whether the run has ended."""
+    return status in TERMINAL_STATUSES

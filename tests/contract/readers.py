@@ -1,0 +1,176 @@
+"""Readers of a run, one per front, each of whom can be cut off anywhere and comes back with its cursor.
+
+Each keeps the envelopes' bytes as they came, so that fronts can be compared byte by byte.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import httpx
+
+from eventstore.domain.lifecycle import TERMINAL_TYPES
+
+BLOCK = re.compile(rb"(?::\n)*(?:retry: 1000\n)?id: (\d+)\nevent: (\w+)\ndata: (\{[^\n]*\})\n")
+CUT_NEVER = 1 << 40
+
+
+@dataclass
+class Reader:
+    """What one reader has of one run."""
+
+    client: httpx.AsyncClient
+    run_id: UUID
+    limit: int = 3
+    role: str = "user"
+    cursor: int = 0
+    envelopes: list[bytes] = field(default_factory=list)
+    ended: bool = False
+
+    async def read(self, cut: int = CUT_NEVER) -> None:
+        """Read on; the connection is lost after this many bytes of the body."""
+        raise NotImplementedError
+
+    def keep(self, seq: int, type_: str, envelope: bytes) -> None:
+        """An event that has come whole."""
+        told = json.loads(envelope)
+        assert (told["seq"], told["type"], told["run_id"]) == (seq, type_, str(self.run_id))
+        assert seq > self.cursor, "an event came twice, or out of order"
+        assert not self.ended, "an event came after the end"
+        self.cursor = seq
+        self.envelopes.append(envelope)
+        self.ended = type_ in TERMINAL_TYPES
+
+
+@dataclass
+class SseReader(Reader):
+    """Follows the event stream."""
+
+    @property
+    def path(self) -> str:
+        return f"/v1/runs/{self.run_id}/events"
+
+    async def read(self, cut: int = CUT_NEVER) -> None:
+        headers = {"Accept": "text/event-stream", **({"Last-Event-ID": str(self.cursor)} if self.cursor else {})}
+        body = await _body(self.client, self.path, headers, cut)
+        if body is None:
+            assert self.ended, "204 before the end"
+            return
+        for block in _whole(body, b"\n\n"):
+            found = BLOCK.fullmatch(block[:-1])
+            assert found, f"no event: {block!r}"
+            self.keep(int(found[1]), found[2].decode(), found[3])
+
+
+@dataclass
+class ReplayReader(SseReader):
+    """Watches the recording, through the eyes of a role."""
+
+    @property
+    def path(self) -> str:
+        return f"/v1/audit/runs/{self.run_id}/replay?speed=max&as={self.role}"
+
+
+@dataclass
+class LinesReader(Reader):
+    """Follows the stream of JSON lines."""
+
+    async def read(self, cut: int = CUT_NEVER) -> None:
+        headers = {"Accept": "application/x-ndjson"}
+        body = await _body(self.client, f"/v1/runs/{self.run_id}/events?after={self.cursor}", headers, cut)
+        for line in _whole(body or b"", b"\n"):
+            envelope = line[:-1]
+            told = json.loads(envelope)
+            self.keep(told["seq"], told["type"], envelope)
+
+
+@dataclass
+class PollReader(Reader):
+    """Asks again and again; an answer that is cut off is asked for once more."""
+
+    async def read(self, cut: int = CUT_NEVER) -> None:
+        while not self.ended:
+            answer = await self.client.get(self.path)
+            assert answer.status_code == 200, answer.text
+            cut -= len(answer.content)
+            if cut < 0:
+                return
+            self.take(answer)
+
+    @property
+    def path(self) -> str:
+        return f"/v1/runs/{self.run_id}/poll?after={self.cursor}&limit={self.limit}&wait=5"
+
+    def take(self, answer: httpx.Response) -> None:
+        """Keep what an answer holds."""
+        page = answer.json()
+        assert len(page["events"]) <= self.limit
+        for envelope in _elements(answer.content):
+            told = json.loads(envelope)
+            self.keep(told["seq"], told["type"], envelope)
+        assert page["next_after"] >= self.cursor, "the cursor went back"
+        assert page["more"] or not page["done"] or self.ended, "done, but the terminal event was never given"
+        self.cursor = page["next_after"]
+
+
+@dataclass
+class PagesReader(PollReader):
+    """Asks the stream's own address for pages."""
+
+    @property
+    def path(self) -> str:
+        return f"/v1/runs/{self.run_id}/events?after={self.cursor}&limit={self.limit}"
+
+    async def read(self, cut: int = CUT_NEVER) -> None:
+        self.client.headers["Accept"] = "application/json"
+        await super().read(cut)
+
+
+FRONTS: dict[str, type[Reader]] = {
+    "sse": SseReader,
+    "ndjson": LinesReader,
+    "poll": PollReader,
+    "pages": PagesReader,
+    "replay": ReplayReader,
+}
+LIVE = [name for name in FRONTS if name != "replay"]
+
+
+async def _body(client: httpx.AsyncClient, path: str, headers: dict[str, str], cut: int) -> bytes | None:
+    """The body as far as it came; None when there is nothing more to come."""
+    body = b""
+    async with client.stream("GET", path, headers=headers) as answer:
+        if answer.status_code == 204:
+            return None
+        assert answer.status_code == 200, await answer.aread()
+        async for chunk in answer.aiter_raw():
+            body += chunk
+            if len(body) >= cut:
+                return body[:cut]
+    return body
+
+
+def _whole(body: bytes, end: bytes) -> Iterator[bytes]:
+    """The parts that came whole; what follows the last end was cut off."""
+    *whole, _ = body.split(end)
+    return (part + end for part in whole)
+
+
+def _elements(body: bytes) -> Iterator[bytes]:
+    """The bytes of each element of `events`, as they stand in the answer."""
+    start = body.index(b'"events":[') + len(b'"events":[')
+    while body[start : start + 1] == b"{":
+        depth, stop, in_text = 0, start, False
+        while True:
+            letter = body[stop : stop + 1]
+            stop += 2 if letter == b"\\" else 1
+            if letter == b'"':
+                in_text = not in_text
+            elif not in_text:
+                depth += {b"{": 1, b"}": -1}.get(letter, 0)
+                if depth == 0:
+                    break
+        yield body[start:stop]
+        start = stop + (body[stop : stop + 1] == b",")

@@ -1,0 +1,153 @@
+"""The statements of the hot paths reach their rows through an index, and touch the one partition that holds them."""
+
+import random
+from collections.abc import AsyncIterator, Iterator, Mapping
+from itertools import chain
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg import sql
+from sqlalchemy.engine import make_url
+
+from eventstore.database import SESSION
+from eventstore.sql import STATEMENTS
+
+RUNS, EVENTS, SUBJECTS = 2_000, 8, 50
+TENANT = UUID(int=1)
+SPREAD = "SELECT runwire.uuid_floor(clock_timestamp() + make_interval(days => n)) FROM generate_series(-6, 22) n"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def filled(database_url: str) -> AsyncIterator[tuple[psycopg.AsyncConnection, list[UUID]]]:
+    """A connection as the API, on a log with runs in every partition and statistics that are true."""
+    url = make_url(database_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    dice = random.Random(7)
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        days = [row[0] for row in await (await connection.execute(SPREAD)).fetchall()]
+        runs = sorted(UUID(int=dice.choice(days).int | dice.getrandbits(74)) for _ in range(RUNS))
+        tenants = [TENANT, *(UUID(int=n) for n in range(2, 21))]
+        for tenant in tenants:
+            await connection.execute("INSERT INTO runwire.tenant VALUES (%s, %s)", (tenant, str(tenant)))
+        async with connection.cursor() as cursor:
+            async with cursor.copy("COPY runwire.run FROM STDIN") as copy:
+                for n, run in enumerate(runs):
+                    await copy.write_row((run, tenants[n % 20], f"s{n // 20 % SUBJECTS}", "w", "t", 0))
+            async with cursor.copy(
+                "COPY runwire.head (run_id, tenant_id, status, seq, chain, recorded_us, handed_at) FROM STDIN"
+            ) as copy:
+                for n, run in enumerate(runs):
+                    await copy.write_row((run, tenants[n % 20], "running", EVENTS, b"", 0, "-infinity"))
+            async with cursor.copy("COPY runwire.event FROM STDIN") as copy:
+                for run in runs:
+                    for seq in range(1, EVENTS + 1):
+                        await copy.write_row((run, seq, 1, 1, 0, "token", 0, 0, None, bytes(32), b"x" * 190))
+        await connection.execute("ANALYZE")
+        for name, value in {**SESSION, "role": "runwire_api"}.items():
+            await connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        yield connection, runs
+
+
+def nodes(plan: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield plan
+    yield from chain.from_iterable(nodes(part) for part in plan.get("Plans", ()))
+
+
+async def run_plan(
+    connection: psycopg.AsyncConnection, name: str, parameters: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
+    """The nodes of this statement's plan that were really executed."""
+    statement = sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) {}").format(sql.SQL(STATEMENTS[name]))
+    row = await (await connection.execute(statement, parameters)).fetchone()
+    assert row is not None
+    return [node for node in nodes(row[0][0]["Plan"]) if node["Actual Loops"] > 0]
+
+
+def relations(plan: list[Mapping[str, Any]]) -> set[str]:
+    return {node["Relation Name"] for node in plan if "Relation Name" in node}
+
+
+def assert_by_index(plan: list[Mapping[str, Any]]) -> None:
+    scans = [(node["Node Type"], node["Relation Name"]) for node in plan if "Relation Name" in node]
+    assert scans
+    assert {kind for kind, _ in scans} <= {"Index Scan", "Index Only Scan"}, scans
+
+
+async def partition_of(connection: psycopg.AsyncConnection, run: UUID) -> str:
+    row = await (
+        await connection.execute(
+            "SELECT relname FROM pg_class WHERE oid = (SELECT tableoid FROM runwire.event WHERE run_id = %s LIMIT 1)",
+            (run,),
+        )
+    ).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+Filled = tuple[psycopg.AsyncConnection, list[UUID]]
+
+
+async def test_the_rows_lie_in_many_partitions(filled: Filled) -> None:
+    connection, runs = filled
+    assert len({await partition_of(connection, run) for run in runs[:: len(runs) // 30]}) >= 4
+
+
+@pytest.mark.parametrize("after", [0, EVENTS - 1, EVENTS])
+async def test_the_next_events_of_a_run_come_from_its_one_partition_by_index(filled: Filled, after: int) -> None:
+    connection, runs = filled
+    for run in (runs[0], runs[RUNS // 2], runs[-1]):
+        plan = await run_plan(connection, "read_after", {"run": run, "after": after, "limit": 500})
+        assert_by_index(plan)
+        assert relations(plan) == {await partition_of(connection, run)}
+        assert not [node for node in plan if node["Node Type"] == "Sort"]
+
+
+async def test_the_next_events_of_many_runs_come_from_their_partitions_by_index(filled: Filled) -> None:
+    connection, runs = filled
+    asked = [runs[3], runs[RUNS // 2], runs[RUNS // 2 + 1]]
+    plan = await run_plan(connection, "read_many", {"runs": asked, "afters": [0, 3, EVENTS], "limit": 500})
+    assert_by_index(plan)
+    assert relations(plan) == {await partition_of(connection, run) for run in asked}
+
+
+@pytest.mark.parametrize("limit", [1, 5, 500])
+async def test_asking_for_five_hundred_runs_at_once_reads_no_partition_whole(filled: Filled, limit: int) -> None:
+    connection, runs = filled
+    asked = runs[:500]
+    plan = await run_plan(connection, "read_many", {"runs": asked, "afters": [EVENTS - 1] * 500, "limit": limit})
+    assert_by_index(plan)
+
+
+@pytest.mark.parametrize("name", ["head", "run", "input"])
+async def test_one_run_is_found_by_its_primary_key(filled: Filled, name: str) -> None:
+    connection, runs = filled
+    plan = await run_plan(connection, name, {"run": runs[40], "tenant": TENANT})
+    if name != "input":  # it holds no row here, and an empty table is read whole
+        assert_by_index(plan)
+    assert len(relations(plan)) <= 2
+
+
+@pytest.mark.parametrize("subject", [None, "s4"])
+@pytest.mark.parametrize("paged", [False, True])
+async def test_a_page_of_runs_is_read_from_its_index_and_not_sorted(
+    filled: Filled, subject: str | None, paged: bool
+) -> None:
+    connection, runs = filled
+    before = runs[RUNS // 2] if paged else None
+    page = {"tenant": TENANT, "subject": subject, "workflow": None, "status": None, "before": before, "limit": 5}
+    plan = await run_plan(connection, "runs", page)
+    assert_by_index(plan)
+    assert not [node for node in plan if node["Node Type"] == "Sort"]
+    used = {node["Index Name"] for node in plan if node.get("Relation Name") == "run"}
+    assert used == {"run_newest_of_subject" if subject else "run_newest"}
+
+
+async def test_a_repeated_idempotency_key_is_found_by_index(filled: Filled) -> None:
+    connection, _ = filled
+    await connection.execute("RESET role")
+    indexes = await (
+        await connection.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'idempotency'")
+    ).fetchall()
+    assert [row[0].partition("(")[2] for row in indexes] == ["tenant_id, subject, key)"]
