@@ -13,7 +13,6 @@ class Program:
     get: str
 
 
-
 PROGRAMS: dict[str, Program] = {
     "postgresql-15": Program(
         lambda: Path("/usr/lib/postgresql/15/bin/postgres").exists(), "apt-get install postgresql-15 (Debian 12)"

@@ -1,6 +1,7 @@
 """The append protocol on a real database: seq, chain, fence, batch numbers, verdicts."""
 
 import itertools
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -9,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import catalogue, log
 from eventstore.domain import chain
-from eventstore.domain.events import CancelRequested, Person, new_event
+from eventstore.domain.events import Body, CancelRequested, Person, new_event
 from eventstore.domain.lifecycle import CONTROL_TYPES, TABLE
+from eventstore.domain.record import Recorded
 from tests.writing import (
     NOW_US,
     append,
@@ -28,16 +30,16 @@ CANCEL = new_event(CancelRequested(by=Person(subject="ada", role="user"), reason
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def tenant(owner_engine: AsyncEngine):
+async def tenant(owner_engine: AsyncEngine) -> UUID:
     return await new_tenant(owner_engine)
 
 
-async def read(engine: AsyncEngine, run_id, after=0):
+async def read(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[Recorded]:
     async with engine.connect() as connection:
         return await log.read_after(connection, run_id, after, 1000)
 
 
-async def test_the_database_holds_the_life_cycle_table_of_the_domain(owner_engine):
+async def test_the_database_holds_the_life_cycle_table_of_the_domain(owner_engine: AsyncEngine) -> None:
     async with owner_engine.connect() as connection:
         rows = await connection.execute(text("SELECT status, type, next, writer FROM runwire.transition"))
         stored = {(status, type_): (next_, writer) for status, type_, next_, writer in rows}
@@ -48,7 +50,9 @@ async def test_the_database_holds_the_life_cycle_table_of_the_domain(owner_engin
     }
 
 
-async def test_a_run_gets_a_gapless_chained_log_from_accepted_to_result(api_engine, worker_engine, tenant):
+async def test_a_run_gets_a_gapless_chained_log_from_accepted_to_result(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID
+) -> None:
     run_id = await running(api_engine, worker_engine, tenant, token("a"), token("b"))
     [answer] = await append(worker_engine, batch(run_id, 1, 2, token("c"), result()))
     assert (answer.verdict, answer.first_seq, answer.last_seq, answer.status) == ("ok", 5, 6, "completed")
@@ -61,7 +65,9 @@ async def test_a_run_gets_a_gapless_chained_log_from_accepted_to_result(api_engi
     assert chain.verify(run_id, tenant, events, head.seq, head.chain).ok
 
 
-async def test_a_batch_sent_twice_is_stored_once_and_answers_the_stored_range(api_engine, worker_engine, tenant):
+async def test_a_batch_sent_twice_is_stored_once_and_answers_the_stored_range(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID
+) -> None:
     run_id = await running(api_engine, worker_engine, tenant)
     again = batch(run_id, 1, 2, token("a"), token("b"))
     [first] = await append(worker_engine, again)
@@ -75,8 +81,8 @@ async def test_a_batch_sent_twice_is_stored_once_and_answers_the_stored_range(ap
 
 
 async def test_a_closing_batch_sent_twice_is_a_duplicate_and_a_later_one_meets_closed(
-    api_engine, worker_engine, tenant
-):
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID
+) -> None:
     run_id = await running(api_engine, worker_engine, tenant)
     closing = batch(run_id, 1, 2, result())
     assert [a.verdict for a in await append(worker_engine, closing)] == ["ok"]
@@ -84,7 +90,9 @@ async def test_a_closing_batch_sent_twice_is_a_duplicate_and_a_later_one_meets_c
     assert [a.verdict for a in await append(worker_engine, batch(run_id, 1, 3, token("late")))] == ["closed"]
 
 
-async def test_an_owner_that_lost_its_claim_adds_nothing(api_engine, worker_engine, tenant):
+async def test_an_owner_that_lost_its_claim_adds_nothing(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID
+) -> None:
     opened = await open_run(api_engine, tenant)
     assert (await claim(worker_engine, opened.run_id, lease_s=0.0)).epoch == 1
     assert (await claim(worker_engine, opened.run_id)).epoch == 2
@@ -96,19 +104,26 @@ async def test_an_owner_that_lost_its_claim_adds_nothing(api_engine, worker_engi
 
 
 @pytest.mark.parametrize("epoch", [None, 0, 2, -1])
-async def test_a_missing_or_wrong_epoch_does_not_pass_the_fence(api_engine, worker_engine, tenant, epoch):
+async def test_a_missing_or_wrong_epoch_does_not_pass_the_fence(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID, epoch: int | None
+) -> None:
     run_id = await running(api_engine, worker_engine, tenant)
-    [answer] = await append(worker_engine, batch(run_id, epoch, 2, token("x")))
+    wrong = log.Batch(run_id, epoch, 2, [new_event(token("x"), NOW_US)])  # type: ignore[arg-type]
+    [answer] = await append(worker_engine, wrong)
     assert answer.verdict == "fenced"
 
 
-async def test_a_run_that_nobody_claimed_takes_no_worker_events(api_engine, worker_engine, tenant):
+async def test_a_run_that_nobody_claimed_takes_no_worker_events(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID
+) -> None:
     opened = await open_run(api_engine, tenant)
     [answer] = await append(worker_engine, batch(opened.run_id, 0, 1, started()))
     assert answer.verdict == "fenced"
 
 
-async def test_a_live_lease_holds_and_a_released_one_is_free(api_engine, worker_engine, tenant):
+async def test_a_live_lease_holds_and_a_released_one_is_free(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID
+) -> None:
     opened = await open_run(api_engine, tenant)
     first = await claim(worker_engine, opened.run_id)
     assert (await claim(worker_engine, opened.run_id)).verdict == "held"
@@ -117,7 +132,9 @@ async def test_a_live_lease_holds_and_a_released_one_is_free(api_engine, worker_
     assert (await claim(worker_engine, opened.run_id)).verdict == "claimed"
 
 
-async def test_every_verdict_in_every_place_of_a_group_leaves_its_neighbours_whole(api_engine, worker_engine, tenant):
+async def test_every_verdict_in_every_place_of_a_group_leaves_its_neighbours_whole(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID
+) -> None:
     """Six verdicts and two good runs, in all orders of a sample: nobody's event lands in another run."""
     for order in itertools.islice(itertools.permutations(range(8)), 0, None, 1009):
         kinds = ["ok", "ok", "duplicate", "out_of_order", "fenced", "closed", "refused", "unknown"]
@@ -125,7 +142,8 @@ async def test_every_verdict_in_every_place_of_a_group_leaves_its_neighbours_who
         batches = []
         for kind in kinds:
             run_id = await running(api_engine, worker_engine, tenant)
-            number, epoch, bodies = 2, 1, [token(f"{kind} {n}") for n in range(3)]
+            number, epoch = 2, 1
+            bodies: list[Body] = [token(f"{kind} {n}") for n in range(3)]
             if kind == "duplicate":
                 number, bodies = 1, [started()]
             elif kind == "out_of_order":
@@ -152,7 +170,9 @@ async def test_every_verdict_in_every_place_of_a_group_leaves_its_neighbours_who
             assert texts == ([f"{kind} {n}" for n in range(3)] if kind == "ok" else [])
 
 
-async def test_a_result_after_a_cancel_request_is_refused_whole(api_engine, worker_engine, tenant):
+async def test_a_result_after_a_cancel_request_is_refused_whole(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID
+) -> None:
     run_id = await running(api_engine, worker_engine, tenant)
     async with api_engine.begin() as connection:
         asked = await log.control(connection, run_id, CANCEL)
@@ -162,21 +182,25 @@ async def test_a_result_after_a_cancel_request_is_refused_whole(api_engine, work
     assert [event.type for event in await read(api_engine, run_id)] == ["accepted", "started", "cancel_requested"]
 
 
-async def test_nothing_follows_a_terminal_event_even_in_its_own_batch(api_engine, worker_engine, tenant):
+async def test_nothing_follows_a_terminal_event_even_in_its_own_batch(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID
+) -> None:
     run_id = await running(api_engine, worker_engine, tenant)
     [answer] = await append(worker_engine, batch(run_id, 1, 2, result(), result()))
     assert answer.verdict == "refused"
 
 
-async def test_a_worker_cannot_write_what_only_the_api_may(api_engine, worker_engine, tenant):
+async def test_a_worker_cannot_write_what_only_the_api_may(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID
+) -> None:
     run_id = await running(api_engine, worker_engine, tenant)
     forged = log.Batch(run_id, 1, 2, [CANCEL])
     assert [answer.verdict for answer in await append(worker_engine, forged)] == ["refused"]
 
 
 async def test_asking_twice_to_stop_is_asking_once_and_after_the_end_nothing_happens(
-    api_engine, worker_engine, tenant
-):
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID
+) -> None:
     run_id = await running(api_engine, worker_engine, tenant)
     async with api_engine.begin() as connection:
         verdicts = [(await log.control(connection, run_id, CANCEL)).verdict for _ in range(2)]
@@ -187,7 +211,7 @@ async def test_asking_twice_to_stop_is_asking_once_and_after_the_end_nothing_hap
         assert (await log.control(connection, done, CANCEL)).verdict == "closed"
 
 
-async def test_the_same_idempotency_key_opens_one_run(api_engine, tenant):
+async def test_the_same_idempotency_key_opens_one_run(api_engine: AsyncEngine, tenant: UUID) -> None:
     first = await open_run(api_engine, tenant, key="k1", digest=b"same")
     again = await open_run(api_engine, tenant, key="k1", digest=b"same")
     other = await open_run(api_engine, tenant, key="k1", digest=b"other")
@@ -195,7 +219,9 @@ async def test_the_same_idempotency_key_opens_one_run(api_engine, tenant):
     assert other.verdict == "mismatch"
 
 
-async def test_recorded_time_never_decreases_within_a_run(api_engine, worker_engine, owner_engine, tenant):
+async def test_recorded_time_never_decreases_within_a_run(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, owner_engine: AsyncEngine, tenant: UUID
+) -> None:
     run_id = await running(api_engine, worker_engine, tenant)
     async with owner_engine.begin() as connection:  # as if the clock had been an hour ahead and was set right
         await connection.execute(
@@ -207,7 +233,9 @@ async def test_recorded_time_never_decreases_within_a_run(api_engine, worker_eng
     assert events[-1].recorded_us - events[-2].recorded_us == 3_600_000_000
 
 
-async def test_forgotten_runs_are_offered_once_per_interval(api_engine, worker_engine, tenant):
+async def test_forgotten_runs_are_offered_once_per_interval(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID
+) -> None:
     opened = await open_run(api_engine, tenant)
     async with worker_engine.begin() as connection:
         mine = [lost for lost in await log.forgotten(connection, 0.0, 1000) if lost.run_id == opened.run_id]
@@ -216,7 +244,9 @@ async def test_forgotten_runs_are_offered_once_per_interval(api_engine, worker_e
     assert again == []
 
 
-async def test_another_tenants_run_looks_like_none(api_engine, owner_engine, tenant):
+async def test_another_tenants_run_looks_like_none(
+    api_engine: AsyncEngine, owner_engine: AsyncEngine, tenant: UUID
+) -> None:
     opened = await open_run(api_engine, tenant)
     stranger = await new_tenant(owner_engine)
     async with api_engine.connect() as connection:
