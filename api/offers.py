@@ -9,7 +9,7 @@ from typing import Any, Final
 import structlog
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from referencing import Registry
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -17,33 +17,11 @@ from api.callers import Caller
 from api.policies import Policies
 from eventstore import catalogue
 from eventstore.domain.events import Milestone, RunLimits
+from eventstore.domain.manifest import Manifest, Sample
 
 FRESH_S: Final = 2.0
 
 logger = structlog.get_logger(__name__)
-
-
-class Sample(BaseModel):
-    """An input to try a workflow with."""
-
-    model_config = ConfigDict(frozen=True)
-    name: str
-    title: str
-    input: dict[str, Any]
-
-
-class Manifest(BaseModel):
-    """What a worker says of a workflow when it registers it."""
-
-    model_config = ConfigDict(frozen=True)
-    title: str
-    summary: str
-    milestones: list[Milestone]
-    input_schema: dict[str, Any]
-    output_schema: dict[str, Any]
-    samples: list[Sample] = Field(default_factory=list)
-    limits: RunLimits
-    title_field: str | None = None
 
 
 class Workflow(BaseModel):

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
@@ -13,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.keys import create_key
 from eventstore.database import sync_engine
 from eventstore.domain.disclosure import Role
-from ops import demo, reading
+from ops import demo, ports, reading
 from ops.client import Stopped
 from ops.door import data_dir
 from ops.exits import EPILOG, FAILED, INTERRUPTED, USAGE, Complaint, complain
@@ -139,7 +140,8 @@ def this_command() -> str:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    with suppress(OSError):  # a terminal that was closed must not keep the rest from being stopped in order
+        print(text, flush=True)
 
 
 def _welcome(running: Up) -> str:
@@ -157,6 +159,11 @@ def _welcome(running: Up) -> str:
             f"  Model     {scripted if running.model == 'scripted' else running.model}",
             f"  Data      {running.options.data}",
             f"  Logs      {running.logs}",
+            *(
+                []
+                if ports.is_local(running.options.host)
+                else ["", "Other machines can reach it, and keys go unencrypted."]
+            ),
             "",
             f"Try it in a second terminal:  {this_command()} run contract_review --sample",
             "Stop it with Ctrl-C.",

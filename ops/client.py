@@ -1,6 +1,5 @@
 """Runwire's API over HTTP: submits, follows, polls and cancels runs, and comes back after a lost connection."""
 
-import ipaddress
 import json
 import random
 import threading
@@ -14,6 +13,7 @@ import httpx
 
 from eventstore.domain.lifecycle import TERMINAL_TYPES
 from ops.exits import FAILED, UNREACHABLE, Complaint
+from ops.ports import is_local
 from ops.printable import one_line
 from ops.sse import SseError, events
 
@@ -90,7 +90,7 @@ class Client:
             base_url=self.url,
             headers={"Authorization": f"Bearer {key}", "User-Agent": "runwire"},
             timeout=httpx.Timeout(10.0, read=SILENCE_S),
-            trust_env=not _is_this_machine(self.url),  # no proxy leads back to this machine
+            trust_env=not is_local(urlsplit(self.url).hostname or ""),  # no proxy leads back to this machine
             transport=transport,
         )
 
@@ -287,11 +287,3 @@ def _retry_after(response: httpx.Response) -> float | None:
 
 def _run(run_id: str) -> str:
     return f"/v1/runs/{quote(run_id, safe='')}"
-
-
-def _is_this_machine(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -11,7 +11,7 @@ from ops.display import display_for
 from ops.exits import FAILED, INTERRUPTED, Complaint
 from ops.following import Following
 from ops.ports import check_port, free_port
-from ops.reading import verdict
+from ops.reading import first_sample, verdict
 from ops.running import Running
 from ops.up import Options, everything
 
@@ -45,8 +45,7 @@ class _Showing:
 
     def _go(self) -> None:
         with Client(self._address, self._user_key, stop=self.stop) as client:
-            review = next(one for one in client.workflows() if one["name"] == WORKFLOW)
-            self.run_id = str(client.submit(WORKFLOW, review["samples"][0]["input"])["id"])
+            self.run_id = str(client.submit(WORKFLOW, first_sample(client, WORKFLOW))["id"])
             self.code = Following(client, self.run_id).to_the_end(display_for(as_json_lines=False))
         with Client(self._address, self._officer_key, stop=self.stop) as officer:
             found = officer.verify(self.run_id)
@@ -60,6 +59,8 @@ def show(data: Path, port: int, command: str, say: Say) -> int:
     if (running := Running.found(data)) is not None:
         say(f"Using the Runwire that already runs at {running.address}.")
         keys = stored_keys(data)
+        if not {"user", "officer"} <= keys.keys():
+            raise Complaint(f"there are no keys in {data}", FAILED, "stop that one and start again")
         showing = _Showing(running.address, keys["user"], keys["officer"], say)
         showing.go()
         return _told(showing, say, f"Open {running.address}/#/runs/{showing.run_id}", command)

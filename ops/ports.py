@@ -1,6 +1,7 @@
 """Ports of this machine: whether one is free, and one that is and stays so."""
 
 import errno
+import ipaddress
 import random
 import socket
 from typing import Final
@@ -41,6 +42,14 @@ def free_port(host: str = "127.0.0.1") -> int:
             continue
         return port
     raise Complaint(f"no free port on {host}")
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches a server that listens there, or is reached by a client that asks there."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def address(host: str, port: int) -> str:

@@ -61,7 +61,7 @@ def run(
     if (input is None) == (not sample):
         raise Complaint("say what to run it on: --input FILE, --input - or --sample", USAGE)
     with _client(SUBMITTERS.get(workflow, STOPPERS), key_file, data) as client:
-        given = _sample(client, workflow) if input is None else _input(input)
+        given = first_sample(client, workflow) if input is None else _input(input)
         accepted = client.submit(workflow, given, title)
         print(f"runwire: run {accepted['id']}", file=sys.stderr, flush=True)
         following = Following(client, str(accepted["id"]))
@@ -242,7 +242,8 @@ def _notice(text: str) -> None:
     print(f"runwire: {one_line(text)}", file=sys.stderr, flush=True)
 
 
-def _sample(client: Client, workflow: str) -> Any:
+def first_sample(client: Client, workflow: str) -> Any:
+    """The first of the inputs that a workflow offers to try it with."""
     for offered in client.workflows():
         if offered["name"] == workflow:
             if offered["samples"]:

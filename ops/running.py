@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ class Running:
     model: str
     scripted_url: str | None
     logs: str
+    born: str = field(default_factory=lambda: _born(os.getpid()))
 
     @classmethod
     def found(cls, data: Path) -> Self | None:
@@ -34,7 +35,8 @@ class Running:
             running = cls(**told)
         except TypeError:  # of another release
             return None
-        return running if alive(running.pid) else None
+        # A number alone is no proof: after a restart of a machine or a container it soon names another process.
+        return running if alive(running.pid) and _born(running.pid) == running.born else None
 
     def write(self, data: Path) -> None:
         """Tell others; readable by the owner only, as the URLs may hold a password."""
@@ -48,6 +50,14 @@ class Running:
 
 def _file(data: Path) -> Path:
     return data / "up.json"
+
+
+def _born(pid: int) -> str:
+    """Which boot of the machine a process belongs to, and when in it it was started; empty where nobody says."""
+    with suppress(OSError, IndexError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rpartition(')')[2].split()[19]}"
+    return ""
 
 
 def write_json(file: Path, value: Any) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import redis
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -73,6 +74,7 @@ def everything(options: Options, say: Say) -> Iterator[Up]:
         services = stack.enter_context(_services(options.data, os.environ))
         Running.forget(options.data)  # of one that was killed
         stack.callback(Running.forget, options.data)
+        _check_redis(services.endpoints.redis_url)
         migrate(services.endpoints.database_url)
         keys = _keys(options.data, services.endpoints)
         logs = options.data / "logs"
@@ -137,6 +139,15 @@ def _services(data: Path, environ: Mapping[str, str]) -> Iterator[Services]:
             yield services
         finally:
             os.close(lock)
+
+
+def _check_redis(url: str) -> None:
+    """Runs go on without it once they run, but a wrong address should be told now and not wondered at later."""
+    try:
+        with redis.Redis.from_url(url, socket_connect_timeout=3, socket_timeout=3) as client:
+            client.ping()
+    except (redis.RedisError, ValueError, OSError) as error:
+        raise Complaint(f"Redis: {error}", FAILED, "RUNWIRE_REDIS_URL says where it is") from error
 
 
 def _keys(data: Path, endpoints: Endpoints) -> dict[str, str]:

@@ -49,7 +49,9 @@ async def register(engine: AsyncEngine, wait_s: float) -> None:
         try:
             async with engine.begin() as connection:
                 for workflow in WORKFLOWS.values():
-                    registered = catalogue.Registered(workflow.name, workflow.version, workflow.manifest())
+                    registered = catalogue.Registered(
+                        workflow.name, workflow.version, workflow.manifest().model_dump(mode="json")
+                    )
                     await catalogue.register(connection, registered)
         except (SQLAlchemyError, OSError) as fault:
             if asyncio.get_running_loop().time() > deadline:

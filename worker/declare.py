@@ -11,6 +11,7 @@ import orjson
 from pydantic import BaseModel
 
 from eventstore.domain.events import Milestone, RunLimits
+from eventstore.domain.manifest import Manifest, Sample
 from eventstore.domain.run import RunState
 from eventstore.domain.transcript import section_text
 from worker.digests import folder_digest
@@ -88,23 +89,23 @@ class Workflow:
                 return index, milestone
         raise ValueError(f"{self.name} has no milestone {label!r}; its plan is {[m.label for m in self.milestones]}")
 
-    def manifest(self) -> dict[str, Any]:
+    def manifest(self) -> Manifest:
         """What the API must know to accept a run and to show its plan."""
-        return {
-            "title": self.title,
-            "summary": self.summary,
-            "milestones": [milestone.model_dump() for milestone in self.milestones],
-            "input_schema": self.input.model_json_schema(),
-            "output_schema": self.output.model_json_schema(),
-            "samples": [self._sample(path) for path in sorted((self.folder / "samples").glob("*.json"))],
-            "limits": self.limits.model_dump(),
-            "title_field": self.title_field,
-        }
+        return Manifest(
+            title=self.title,
+            summary=self.summary,
+            milestones=list(self.milestones),
+            input_schema=self.input.model_json_schema(),
+            output_schema=self.output.model_json_schema(),
+            samples=[self._sample(path) for path in sorted((self.folder / "samples").glob("*.json"))],
+            limits=self.limits,
+            title_field=self.title_field,
+        )
 
-    def _sample(self, path: Path) -> dict[str, Any]:
+    def _sample(self, path: Path) -> Sample:
         value = orjson.loads(path.read_bytes())
         title = value.get(self.title_field) if self.title_field else None
-        return {"name": path.stem, "title": title or path.stem.replace("_", " "), "input": value}
+        return Sample(name=path.stem, title=title or path.stem.replace("_", " "), input=value)
 
 
 def workflow(

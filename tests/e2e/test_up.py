@@ -53,6 +53,7 @@ def test_a_port_in_use_is_one_line_and_nothing_was_started(folder: Path) -> None
     ("words", "setting", "code", "line"),
     [
         ([], {"RUNWIRE_DATABASE_URL": "postgresql://me:secret@127.0.0.1:9/none"}, 1, "the database: "),
+        ([], {"RUNWIRE_REDIS_URL": "redis://:secret@127.0.0.1:9/0"}, 1, "Redis: "),
         ([], {"OPENAI_API_KEY": "sk-..."}, 2, "the settings do not fit: OPENAI_API_KEY "),
         ([], {"RUNWIRE_LEASE_S": "1"}, 2, "the settings do not fit: "),
         ([], {"RUNWIRE_RUNS_MAX": "many"}, 2, "the settings do not fit: RUNWIRE_RUNS_MAX "),

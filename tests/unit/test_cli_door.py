@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,11 @@ def test_one_that_was_killed_is_not_found(tmp_path: Path) -> None:
     assert Running.found(tmp_path) is None
     with pytest.raises(Complaint, match=f"no key for {DEFAULT_URL}"):
         find_door(tmp_path, {}, ("user",))
+
+
+def test_another_process_of_the_same_number_is_not_taken_for_it(tmp_path: Path) -> None:
+    replace(running(os.getpid()), born="another boot 12345").write(tmp_path)
+    assert Running.found(tmp_path) is None
 
 
 def test_a_broken_note_is_no_note(tmp_path: Path) -> None:
