@@ -97,7 +97,8 @@ async def serving(database_url: str, redis_url: str = NOWHERE, **settings: Any) 
         assert server.started, task.exception()
         yield Api(address, server, app.state.service, database_url)
     finally:
-        server.stop()
+        if not server.should_exit:  # a second word would mean: at once
+            server.stop()
         await asyncio.wait_for(task, DEADLINE_S)
 
 

@@ -12,7 +12,7 @@
 --   unknown       no such run
 --
 -- Heads are locked in run_id order, so two groups cannot deadlock, and the lock is held to commit. The lock is taken
--- first and everything is judged under it. A batch without events is a heartbeat: fenced or not, it renews the lease.
+-- first and everything is judged under it. A batch without events is a heartbeat: it renews the lease.
 -- Events are gathered in arrays that are filled to full length beforehand, one slot per event of the call: a run with a
 -- bad verdict leaves its slots empty, and nothing can shift into a neighbour's place.
 CREATE FUNCTION runwire.append(
@@ -151,8 +151,9 @@ BEGIN
             v_first[i] := h.seq + 1;
             v_last[i] := h.seq;
             v_at[i] := h.recorded_us;
+            -- A run that its owner has given back stays given back: a heartbeat may still have been on its way.
             UPDATE runwire.head SET lease_until = clock_timestamp() + make_interval(secs => p_lease_s)
-            WHERE run_id = h.run_id;
+            WHERE run_id = h.run_id AND lease_until IS NOT NULL;
         END IF;
     END LOOP;
 

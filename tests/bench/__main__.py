@@ -5,9 +5,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import append, first_event
+from tests.bench import append, first_event, start
 
-BENCHMARKS = {"append": append.main, "first-event": first_event.main}
+BENCHMARKS = {"start": start.main, "first-event": first_event.main, "append": append.main}
 
 
 def main(names: list[str]) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 
 from tests.bench.figures import latency_line
-from tests.bench.system import runwire
+from tests.e2e.stage import Stage
 
 RUNS = 200
 WARM_UP = 10
@@ -27,7 +27,11 @@ def once(client: httpx.Client) -> float:
 
 
 def main(folder: Path) -> None:
-    with runwire(folder / "first") as system, system.client("operator") as client:
-        for _ in range(WARM_UP):
-            once(client)
-        print(latency_line("POST to first worker event, idle system", [once(client) for _ in range(RUNS)]))
+    stage = Stage(folder / "first").start()
+    try:
+        with stage.client("operator") as client:
+            for _ in range(WARM_UP):
+                once(client)
+            print(latency_line("POST to first worker event, idle system", [once(client) for _ in range(RUNS)]))
+    finally:
+        stage.stop()

@@ -10,9 +10,10 @@ from tests.machine import open_folder
 
 
 @pytest.fixture(scope="module")
-def stage() -> Iterator[Stage]:
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """As many workers as the module's WORKERS says, or one."""
     with open_folder() as folder:
-        started = Stage(folder / "data").start()
+        started = Stage(folder / "data", workers=getattr(request.module, "WORKERS", 1)).start()
         try:
             yield started
         finally:

@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ COMMENTS = "Task: draft comments"  # only the prompt of that step holds it
 START_S = 60.0
 END_S = 30.0
 COMMAND_S = 60.0
+QUICK_PER_S = 2000
+SLOW_PER_S = 20  # a review says about 600 pieces
 
 Event = dict[str, Any]
 
@@ -30,7 +33,7 @@ Event = dict[str, Any]
 def environ(**more: str) -> dict[str, str]:
     """This process's environment without what would lead to other servers, models or folders."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RUNWIRE_", "OPENAI_"))}
-    return {**kept, "RUNWIRE_SCRIPTED_PIECES_PER_S": "2000", **more}
+    return {**kept, "RUNWIRE_SCRIPTED_PIECES_PER_S": str(QUICK_PER_S), **more}
 
 
 def runwire(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -44,17 +47,17 @@ def runwire(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
 class Stage:
     """One `runwire up` on a data folder; may be started again after its end."""
 
-    def __init__(self, data: Path, **more: str) -> None:
+    def __init__(self, data: Path, workers: int = 1, **more: str) -> None:
         self.data = data
+        self._workers = workers
         self._environ = {**more, "RUNWIRE_DATA": str(data)}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "Stage":
         with (self.data.parent / "up.out").open("ab") as out:
             env = environ(**self._environ)
-            self._process = subprocess.Popen(
-                [RUNWIRE, "up", "--port", "0"], env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out
-            )
+            words = [RUNWIRE, "up", "--port", "0", "--workers", str(self._workers)]
+            self._process = subprocess.Popen(words, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         soon(lambda: self.ended or Running.found(self.data) is not None, START_S)
         assert not self.ended, self.said
         return self
@@ -150,6 +153,15 @@ class Stage:
         """The model falls silent in the middle of the next draft of comments."""
         self._order("faults", {"kind": "hang", "when": COMMENTS, "after_pieces": 20})
 
+    @contextmanager
+    def slowly(self) -> Iterator[None]:
+        """The model speaks so slowly that no review ends inside the block."""
+        self._order("pace", {"pieces_per_s": SLOW_PER_S})
+        try:
+            yield
+        finally:
+            self._order("pace", {"pieces_per_s": QUICK_PER_S})
+
     def _order(self, what: str, order: Mapping[str, Any]) -> None:
         url = (self.running.scripted_url or "").removesuffix("/v1")
         httpx.post(f"{url}/scripted/{what}", json=order, trust_env=False).raise_for_status()
@@ -159,6 +171,12 @@ class Stage:
         pid = self.running.processes[name]
         os.kill(pid, number)
         return pid
+
+    def carrier(self, log: Sequence[Event]) -> str:
+        """The name of the process that carries the run of this log."""
+        started = [event for event in log if event["type"] == "started"]
+        pid = int(started[-1]["data"]["worker"].rpartition("/")[2])
+        return next(name for name, known in self.running.processes.items() if known == pid)
 
     def until_replaced(self, name: str, pid: int) -> None:
         soon(lambda: self.running.processes.get(name) not in {pid, None}, 20)

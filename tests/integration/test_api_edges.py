@@ -180,6 +180,7 @@ async def test_what_is_no_http_gets_a_problem_too(api: Api) -> None:
     writer.write(b"NONSENSE\r\n\r\n")
     answer = await asyncio.wait_for(reader.read(), 5)
     writer.close()
+    await writer.wait_closed()
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"application/problem+json" in answer
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eventstore import catalogue, log
 from eventstore.domain import chain
-from eventstore.domain.events import new_event
+from eventstore.domain.events import CancelRequested, Person, new_event
 from eventstore.domain.record import Recorded
 from eventstore.sql import rows
 from tests.writing import NOW_US, accepted, append, batch, claim, new_tenant, open_run, running, started, token
@@ -359,6 +359,32 @@ async def test_the_databases_chain_is_the_domains_for_every_kind_of_value(owner_
             )  # fmt: skip
             assert bytes(told.scalar_one()) == chain.link(before, row)
             before = chain.link(before, row)
+
+
+async def test_what_append_and_control_chain_is_the_domains_chain_with_keys_and_all_extremes(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, owner_engine: AsyncEngine
+) -> None:
+    run = await running(api_engine, worker_engine, await new_tenant(owner_engine))
+    keys = [None, uuid_utils.compat.uuid7(), None]
+    async with worker_engine.begin() as connection:
+        await rows(
+            connection,
+            "append",
+            {
+                "runs": [run], "epochs": [1], "batches": [2], "counts": [3], "lease_s": 1.0, "keys": keys,
+                "types": ["token", "reasoning", "token"], "versions": [1, 2**15 - 1, -1],
+                "occurred": [0, 2**63 - 1, -(2**63)], "encodings": [0, 2**15 - 1, -1],
+                "bodies": [b"", bytes(range(256)), "é".encode()],
+            },
+        )  # fmt: skip
+    async with api_engine.begin() as connection:
+        asked = CancelRequested(by=Person(subject="ada", role="user"), reason="é")
+        assert (await log.control(connection, run, new_event(asked, -1))).verdict == "ok"
+        events = await log.read_after(connection, run, 0, 100)
+        head = await log.head(connection, run)
+    assert head is not None
+    assert [event.key_id for event in events[2:5]] == keys
+    assert chain.verify(run, head.tenant_id, events, head.seq, head.chain) == chain.Verification(True, 6, head.chain)
 
 
 async def test_an_edit_past_the_triggers_is_found_by_the_chain(

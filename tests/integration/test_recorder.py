@@ -20,7 +20,7 @@ from eventstore.domain import chain
 from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable, RunClosed, UnknownRun
 from eventstore.domain.events import Body, CancelObserved, CancelRequested, Person, Usage, new_event
 from eventstore.domain.record import NewEvent, Recorded
-from eventstore.recorder import BUFFER_CHARS_MAX, GROUP_EVENTS_MAX, PIECE_CHARS_MAX, Recorder, RunWriter
+from eventstore.recorder import BUFFER_CHARS_MAX, PIECE_CHARS_MAX, Recorder, RunWriter
 from eventstore.wakeups import MOVED, listen, parse_moved
 from ops.services import Endpoints
 from tests.waiting import until
@@ -237,27 +237,31 @@ async def test_a_heartbeat_renews_the_lease_of_a_silent_run(
     assert (await lease()).seq == before.seq
 
 
-async def test_a_full_group_keeps_no_heartbeat_and_no_nudge_waiting(
-    worker_engine: AsyncEngine, api_engine: AsyncEngine, owner_engine: AsyncEngine, redis: Redis, claimed: Claimed,
+async def test_a_run_that_fills_every_group_keeps_no_neighbour_waiting(
+    worker_engine: AsyncEngine,
+    api_engine: AsyncEngine,
+    owner_engine: AsyncEngine,
+    redis: Redis,
+    claimed: Claimed,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    """A run that never stops writing fills every group; its silent neighbours still hear that they are to stop."""
+) -> None:
     monkeypatch.setattr(recorder, "GROUP_EVENTS_MAX", 5)
     async with recording(worker_engine, redis) as made:
         loud, quiet, other = [made.open(await claimed(), 1) for _ in range(3)]
-        for _ in range(200):
-            loud.push(started())
-        other.push(started())
         async with api_engine.begin() as connection:
             await log.control(connection, quiet.run_id, CANCEL)
-        made.nudge(quiet.run_id)
-        await asyncio.wait_for(quiet.cancel.wait(), 5)
-        assert loud.has_events, "the test is too slow to show anything"
+        async with held(owner_engine, loud.run_id) as waits:
+            loud.push(started())
+            await until(waits)
+            for _ in range(100):
+                loud.push(token("x"))
+            other.push(started())
+            made.nudge(quiet.run_id)
+        await asyncio.wait_for(quiet.cancel.wait(), 5)  # the nudge is not lost, nor the heartbeat that answers it
         await other.flush()
         assert loud.has_events, "a run with one event waited for all of its neighbour's"
         await loud.flush()
-    assert len(await stored(api_engine, loud.run_id)) == 201
-    assert GROUP_EVENTS_MAX > 5
+    assert len(await stored(api_engine, loud.run_id)) == 102
 
 
 async def test_an_owner_that_lost_its_claim_is_told_everywhere_and_adds_nothing(
@@ -280,6 +284,16 @@ async def test_an_owner_that_lost_its_claim_is_told_everywhere_and_adds_nothing(
     assert isinstance(writer.drop_refused(), Fenced)
     assert isinstance(writer.fault, Fenced)
     assert texts(await stored(api_engine, writer.run_id)) == []
+
+
+async def test_a_run_that_was_given_back_is_free_whatever_heartbeat_was_on_its_way(
+    worker_engine: AsyncEngine, claimed: Claimed
+) -> None:
+    run_id = await claimed()
+    async with worker_engine.begin() as connection:
+        await log.release(connection, run_id, 1)
+        assert [a.verdict for a in await log.append(connection, [log.Batch(run_id, 1, 0, [])], 30.0)] == ["ok"]
+    assert (await claim(worker_engine, run_id)).verdict == "claimed"
 
 
 async def test_a_silent_owner_learns_of_its_lost_claim_by_heartbeat(
