@@ -36,7 +36,7 @@ async def page_of(pages: Pages, feed: Feed, limit: int | None, settings: ApiSett
     frames: list[Frame] = []
     for _ in range(LOOKS_MAX):
         stored = await pages.after(feed.cursor)
-        frames += feed.take(stored)
+        frames += feed.take(stored, wanted - len(frames))
         if len(frames) >= wanted or len(stored) < PAGE_EVENTS_MAX or feed.closed:
             break
     return Page(frames, feed.cursor)
