@@ -99,9 +99,9 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             await asyncio.to_thread(queue.start)
             logger.info("worker ready", owner=bench.owner, workflows=sorted(WORKFLOWS))
             await stop.wait()
-            broker.waiting.set()
-            stopping = asyncio.get_running_loop().run_in_executor(None, queue.stop, 3_000)
-        await stopping
+            # First the queue, then the runs: a run that is handed back must not come back to this very process.
+            broker.stop()
+            await asyncio.to_thread(queue.stop, 3_000)
         broker.client.close()
 
 

@@ -36,8 +36,10 @@ class HintConsumer(Consumer):
         self._delayed = queue_name.endswith(".DQ")
 
     def __next__(self) -> MessageProxy | None:
-        if self._delayed:  # nothing is ever delayed; this queue exists because dramatiq makes one
-            time.sleep(LOOK_S)
+        if self._delayed or self._broker.stopping.is_set():
+            # Nothing is ever delayed: that queue exists because dramatiq makes one. And what a stopping worker took
+            # from the queue now, nobody would carry.
+            self._broker.stopping.wait(LOOK_S)
             return None
         self._broker.waiting.clear()
         try:
@@ -88,6 +90,12 @@ class HintBroker(RedisBroker):
             heartbeat_timeout=5_000,
         )
         self.waiting = threading.Event()
+        self.stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Take nothing more from the queue, and let whoever waits for it go."""
+        self.stopping.set()
+        self.waiting.set()
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Any:
         """A consumer that wakes up when it is told to."""

@@ -4,6 +4,7 @@ CREATE FUNCTION runwire.claim(p_run uuid, p_owner text, p_lease_s double precisi
 RETURNS TABLE (verdict text, tenant_id uuid, epoch integer, seq integer, status text, cancel boolean)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -29,6 +30,7 @@ $$;
 CREATE FUNCTION runwire.release(p_run uuid, p_epoch integer) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
     UPDATE runwire.head SET lease_until = NULL, handed_at = '-infinity' WHERE run_id = p_run AND epoch = p_epoch;

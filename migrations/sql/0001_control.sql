@@ -9,6 +9,7 @@ CREATE FUNCTION runwire.open_run(
 ) RETURNS TABLE (verdict text, run_id uuid, recorded_us bigint)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -52,6 +53,7 @@ CREATE FUNCTION runwire.control(
 ) RETURNS TABLE (verdict text, seq integer, status text, owned boolean)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -55,3 +55,20 @@ async def test_a_review_ends_with_a_result_that_is_apart_from_the_draft(page: Pa
     await expect(result).to_contain_text(OPENING)
     await expect(page.locator("[data-part=status]")).to_contain_text("Completed")
     await expect(page.locator("[data-part=steps] li")).to_have_count(7)
+
+
+async def test_older_runs_are_listed_once_each(page: Page, stage: Stage) -> None:
+    def drills() -> None:
+        with stage.client("operator") as client:
+            for number in range(25):
+                order = {"workflow": "drill", "title": f"Drill {number}", "input": {"pieces": 0}}
+                assert client.post("/v1/runs", json=order).status_code == 202
+
+    await asyncio.to_thread(drills)
+    await page.goto(stage.running.address)
+    await page.get_by_label("API key").fill(stored_keys(stage.data)["operator"])
+    await page.get_by_role("button", name="Continue").click()
+    await expect(page.get_by_role("link", name="Drill 24", exact=True)).to_have_count(1)
+    await page.get_by_role("button", name="Show older runs").click()
+    await expect(page.get_by_role("link", name="Drill 0", exact=True)).to_have_count(1)
+    await expect(page.get_by_role("link", name="Drill 24", exact=True)).to_have_count(1)

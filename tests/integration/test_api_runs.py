@@ -114,6 +114,8 @@ async def test_the_same_request_under_the_same_key_starts_one_run(ada: httpx.Asy
     assert first.json() == again.json()
     assert "idempotent-replayed" not in first.headers
     assert again.headers["idempotent-replayed"] == "true"
+    otherwise = {"input": {"title": "NDA", "text": "Clause 1"}, "workflow": "contract_review"}
+    assert (await ada.post("/v1/runs", json=otherwise, headers=headers)).json() == first.json()
 
 
 async def test_a_key_is_worth_one_request_and_is_its_owners_alone(api: Api, ada: httpx.AsyncClient) -> None:

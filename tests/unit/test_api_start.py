@@ -1,5 +1,6 @@
 """What stops the start: a broken policy, limits that do not fit; each names what to mend."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 from api.app import create_app
 from api.errors import NotAllowed
 from api.policies import load
+from api.server import address_of, listen
 from api.settings import ROOT, ApiSettings
 from eventstore.database import SCHEMA_VERSION
 from eventstore.domain.errors import PolicyError
@@ -78,3 +80,14 @@ def test_limits_that_do_not_fit_stop_the_start(limits: dict[str, float]) -> None
 
 def test_the_version_that_the_statements_need_is_the_newest_migration() -> None:
     assert schema.newest() == SCHEMA_VERSION
+
+
+def test_the_listener_is_named_as_tcp_so_that_small_writes_are_not_held_back() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+        assert address_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_port_that_is_taken_is_an_error_and_leaves_nothing_open() -> None:
+    with listen("127.0.0.1", 0) as listener, pytest.raises(OSError, match="in use"):
+        listen("127.0.0.1", listener.getsockname()[1])

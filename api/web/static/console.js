@@ -21,9 +21,9 @@ function startView() {
   const parts = show("start");
   document.title = "Runwire";
   let next = null;
-  const list = (cursor) => attempt(parts["list-problem"], async () => {
-    const answer = await ask(`runs${cursor ? `?cursor=${encodeURIComponent(cursor)}` : ""}`);
-    if (!cursor) parts.runs.replaceChildren();
+  const list = (before) => attempt(parts["list-problem"], async () => {
+    const answer = await ask(`runs${before ? `?before=${encodeURIComponent(before)}` : ""}`);
+    if (!before) parts.runs.replaceChildren();
     for (const run of answer.runs) {
       const link = el("a", "", run.title || words(run.workflow));
       link.href = `#/runs/${run.id}`;
