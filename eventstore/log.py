@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from eventstore.arrays import Byteas, Int2s, Int4s, Int8s, Texts, Uuids
 from eventstore.domain.lifecycle import Status
 from eventstore.domain.record import PLAIN_JSON, NewEvent, Recorded
 from eventstore.sql import rows
@@ -94,16 +95,16 @@ async def append(connection: AsyncConnection, batches: Sequence[Batch], lease_s:
         connection,
         "append",
         {
-            "runs": [batch.run_id for batch in batches],
-            "epochs": [batch.epoch for batch in batches],
-            "batches": [batch.batch_no for batch in batches],
-            "counts": [len(batch.events) for batch in batches],
-            "types": [event.type for event in events],
-            "versions": [event.version for event in events],
-            "occurred": [event.occurred_us for event in events],
-            "encodings": [PLAIN_JSON] * len(events),
-            "keys": [None] * len(events),
-            "bodies": [event.body for event in events],
+            "runs": Uuids.of([batch.run_id for batch in batches]),
+            "epochs": Int4s.of([batch.epoch for batch in batches]),
+            "batches": Int4s.of([batch.batch_no for batch in batches]),
+            "counts": Int4s.of([len(batch.events) for batch in batches]),
+            "types": Texts.of([event.type for event in events]),
+            "versions": Int2s.of([event.version for event in events]),
+            "occurred": Int8s.of([event.occurred_us for event in events]),
+            "encodings": Int2s.of([PLAIN_JSON] * len(events)),
+            "keys": Uuids.none(len(events)),
+            "bodies": Byteas.of([event.body for event in events]),
             "lease_s": lease_s,
         },
     )

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eventstore import log
+from eventstore.arrays import NotPackable
 from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable, RunClosed, UnknownRun
 from eventstore.domain.events import Body, new_event
 from eventstore.domain.record import NewEvent
@@ -289,9 +290,9 @@ class Recorder:
                 if self._connection is None:
                     self._connection = await self._engine.connect()
                 answers = await log.append(self._connection, [batch for _, batch in group], self._lease_s)
-            except (DataError, ProgrammingError, IntegrityError) as fault:
+            except (NotPackable, DataError, ProgrammingError, IntegrityError) as fault:
                 # The call itself is wrong, not the connection: find the one run that it is about.
-                logger.error("a group was refused", runs=len(group), fault=type(fault.orig).__name__)
+                logger.error("a group was refused", runs=len(group), fault=type(getattr(fault, "orig", fault)).__name__)
                 if len(group) > 1:
                     for one in group:
                         await self._send([one])
