@@ -1,18 +1,22 @@
 """How a run ends: the one terminal event, and the best partial result when it is not a result."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import structlog
 from pydantic import BaseModel
 
 from eventstore.domain import events, intake
+from eventstore.domain.errors import NotStorable
 from eventstore.domain.run import RunState
 from eventstore.domain.transcript import partial as default_partial
 from worker.declare import RunView, Workflow
 from worker.digests import plain
+
+E = TypeVar("E", bound=events.Body)
 
 SWEEP = events.Person(subject="runwire", role="service")
 
@@ -59,16 +63,41 @@ def cancelled(asked: Mapping[str, Any] | None, made: Assembled, validated: bool)
     """The end of a run that was asked to stop."""
     by = events.Person.model_validate(asked["by"]) if asked else SWEEP
     reason = str(asked["reason"]) if asked else "stopped"
-    return events.Cancelled(
-        reason=reason,
-        by=by,
-        partial=made.partial,
-        missing=made.missing,
-        assembled_by=made.by,
-        validated=validated,
-    )
+
+    def body(partial: dict[str, Any]) -> events.Cancelled:
+        return events.Cancelled(
+            reason=reason,
+            by=by,
+            partial=partial,
+            missing=made.missing,
+            assembled_by=made.by,
+            validated=validated,
+        )
+
+    return _fitting(body, made)
 
 
 def error(code: str, message: str, made: Assembled, *, retryable: bool) -> events.Error:
     """The end of a run that could not go on."""
-    return events.Error(code=code, message=message, partial=made.partial, retryable=retryable)
+
+    def body(partial: dict[str, Any]) -> events.Error:
+        return events.Error(code=code, message=message, partial=partial, retryable=retryable)
+
+    return _fitting(body, made)
+
+
+def _fitting(body: Callable[[dict[str, Any]], E], made: Assembled) -> E:
+    """The terminal event with as much of the partial result as fits: a run must end, however much it has said.
+
+    The draft text is left out first; it stands in the log, and every reader's state still shows it.
+    """
+    whole = made.partial
+    for left_out in ((), ("sections",), tuple(name for name in whole if name != "final")):
+        partial = {name: value for name, value in whole.items() if name not in left_out}
+        if left_out:
+            partial["left_out"] = list(left_out)
+        ending = body(partial)
+        with suppress(NotStorable):
+            events.new_event(ending, 0)
+            return ending
+    return ending

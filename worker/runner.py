@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import catalogue, log
 from eventstore.domain import events
-from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced
+from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable
 from eventstore.domain.record import Fact
 from eventstore.domain.run import RunState, fold
 from eventstore.domain.transcript import partial as default_partial
@@ -218,6 +218,8 @@ class Ownership:
         fault = asyncio.CancelledError() if task.cancelled() else task.exception()
         if fault is None:
             await self._end_result(workflow, run, task.result())
+        elif isinstance(fault, NotStorable):
+            await self._end_error(workflow, "not_storable", str(fault))
         elif isinstance(fault, EventStoreError):
             raise fault
         elif isinstance(fault, WorkflowFailed):
@@ -236,6 +238,8 @@ class Ownership:
         state = await self._state()
         try:
             await self._writer.record(endings.result(output, state, run.usage))
+        except NotStorable as fault:
+            await self._end_error(workflow, "not_storable", str(fault))
         except AppendRefused:
             if self._writer.drop_refused() is None or not self._writer.cancel.is_set():
                 raise

@@ -283,6 +283,8 @@ def new_event(body: Body, occurred_us: int) -> NewEvent:
         raw = body.model_dump_json(exclude_none=True).encode()
     except PydanticSerializationError as fault:
         raise NotStorable(f"This {body.type_} cannot be written as JSON.") from fault
+    if len(raw) > intake.EVENT_BYTES_MAX:
+        raise NotStorable(f"This {body.type_} is larger than {intake.EVENT_BYTES_MAX} bytes.")
     if body.open_:
         intake.check(from_json(raw))
     return NewEvent(body.type_, body.version_, occurred_us, raw)

@@ -13,6 +13,7 @@ from eventstore.domain.errors import NotStorable
 DEPTH_MAX: Final = 32
 INTEGER_MAX: Final = 2**53  # the largest that every JSON reader keeps exactly
 ITEMS_MAX: Final = 20_000
+EVENT_BYTES_MAX: Final = 1_048_576  # a page of the largest events must still fit into a process that reads it
 
 
 def parse(raw: bytes, bytes_max: int) -> Any:

@@ -304,3 +304,16 @@ async def test_a_flushed_queue_loses_nothing(
     for run_id in run_ids:
         assert (await runs.ended(run_id))[-1].type == "result"
     await worker.end()
+
+
+async def test_a_run_that_said_more_than_one_event_holds_still_ends(
+    runs: Runs, worker: Worker, handoff: Handoff
+) -> None:
+    order = {"pieces": 300, "rate_per_s": 0, "text_bytes": 4_096, "fail_at": 299}
+    run_id = await runs.submit("drill", order)
+    await handoff.hand_over(run_id)
+    facts = await runs.ended(run_id)
+    assert facts[-1].data["code"] == "drill"
+    assert facts[-1].data["partial"]["left_out"] == ["sections"]
+    assert facts[-1].data["partial"]["output"]["characters"] == 299 * 4_096
+    assert len(public(fold(facts))["partial"]["sections"]["drill"]) == 299 * 4_096

@@ -177,3 +177,10 @@ def test_times_are_whole_microseconds_both_ways() -> None:
     for at_us in (0, 1, 1_790_000_000_123_457, 4_102_444_800_999_999):
         moment = datetime.fromisoformat(rfc3339(at_us))
         assert to_us(moment) == at_us
+
+
+def test_an_event_that_is_too_large_is_refused_before_it_is_anywhere() -> None:
+    piece = {"section": "comments", "step": "draft#1", "attempt": 1}
+    new_event(Token(text="x" * 1_000_000, **piece), 1)
+    with pytest.raises(NotStorable, match="larger than 1048576 bytes"):
+        new_event(Token(text="x" * 1_048_576, **piece), 1)
