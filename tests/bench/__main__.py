@@ -5,9 +5,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import append, first_event, start
+from tests.bench import append, delivery, first_event, start
 
-BENCHMARKS = {"start": start.main, "first-event": first_event.main, "append": append.main}
+BENCHMARKS = {"start": start.main, "first-event": first_event.main, "delivery": delivery.main, "append": append.main}
 
 
 def main(names: list[str]) -> int:
