@@ -155,7 +155,9 @@ async def read_after(connection: AsyncConnection, run_id: UUID, after: int, limi
 async def read_many(connection: AsyncConnection, cursors: Mapping[UUID, int], limit: int) -> dict[UUID, list[Recorded]]:
     """The next events of many runs, each from its own cursor, in one question."""
     result = await rows(
-        connection, "read_many", {"runs": list(cursors), "afters": list(cursors.values()), "limit": limit}
+        connection,
+        "read_many",
+        {"runs": Uuids.of(list(cursors)), "afters": Int4s.of(list(cursors.values())), "limit": limit},
     )
     pages: dict[UUID, list[Recorded]] = {}
     for row in result:

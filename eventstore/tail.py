@@ -19,7 +19,7 @@ from uuid import UUID
 import structlog
 from redis.asyncio import Redis
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eventstore import log
 from eventstore.domain.lifecycle import TERMINAL_STATUSES, TERMINAL_TYPES
@@ -145,6 +145,7 @@ class Tails:
         self._tails: dict[UUID, Tail] = {}
         self._dirty: set[UUID] = set()
         self._wake = asyncio.Event()
+        self._connection: AsyncConnection | None = None
 
     @contextmanager
     def follow(self, run_id: UUID) -> Iterator[Tail]:
@@ -169,9 +170,12 @@ class Tails:
 
     async def run(self) -> None:
         """Listen and read until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._listen())
-            tasks.create_task(self._read())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._listen())
+                tasks.create_task(self._read())
+        finally:
+            await self._close()
 
     async def _listen(self) -> None:
         async for _, payload in listen(self._wakeups, MOVED):
@@ -213,13 +217,31 @@ class Tails:
             return
         self._dirty.difference_update(asked)
         try:
-            async with self._engine.connect() as connection:
-                pages = await log.read_many(connection, asked, PAGE_EVENTS_MAX)
+            if self._connection is None:
+                self._connection = await self._open()
+            pages = await log.read_many(self._connection, asked, PAGE_EVENTS_MAX)
         except BaseException:
             self._dirty.update(asked)
+            await self._close()
             raise
         for run_id, events in pages.items():
             if (tail := self._tails.get(run_id)) is not None:
                 tail.take(events)
                 if len(events) == PAGE_EVENTS_MAX:
                     self._dirty.add(run_id)
+
+    async def _open(self) -> AsyncConnection:
+        """A connection of the tails' own: they ask many times a second, always the same, so it is planned once."""
+        connection = await self._engine.connect()
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        await connection.exec_driver_sql("SET plan_cache_mode = force_generic_plan")
+        return connection
+
+    async def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                await connection.invalidate()
+                await connection.close()
+            except (SQLAlchemyError, OSError):
+                logger.debug("a broken connection could not be closed")
