@@ -6,7 +6,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-SCHEMA_VERSION: Final = "0001"  # the migration that this release's statements need
+SCHEMA_VERSION: Final = "0002"  # the migration that this release's statements need
 
 # A black hole on the network must not hold a writer longer than a lease: connect, data in flight and idle are bounded.
 CONNECT: Final = {"connect_timeout": 3, "tcp_user_timeout": 5000, "keepalives_idle": 10, "keepalives_interval": 5}

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+from cryptography.exceptions import InvalidSignature
 from pydantic import BaseModel
 
-from eventstore.domain import chain, events
+from eventstore.domain import block as sealing
+from eventstore.domain import chain, events, merkle, note
 from eventstore.domain.events import BODIES
 from eventstore.domain.lifecycle import CONTROL_TYPES, FINAL_TYPE, TERMINAL_TYPES
+from eventstore.signing import open_checkpoint
 from tests import second_opinion
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -82,9 +85,11 @@ def test_what_may_be_absent_is_said_to_be(type_: str) -> None:
         assert ("absent" in meaning) == may_be_absent, name
 
 
-def block(language: str) -> str:
-    [found] = re.findall(rf"^```{language}\n(.*?)^```$", EVIDENCE, flags=re.MULTILINE | re.DOTALL)
-    return str(found)
+def block(language: str, place: int = 0) -> str:
+    """The page has two of each: one for a run, one for the blocks."""
+    found = re.findall(rf"^```{language}\n(.*?)^```$", EVIDENCE, flags=re.MULTILINE | re.DOTALL)
+    assert len(found) == 2
+    return str(found[place])
 
 
 @pytest.fixture
@@ -118,3 +123,86 @@ def test_the_documents_own_verifier_takes_the_example_and_finds_every_change(exa
 def test_the_formats_name_is_the_codes() -> None:
     assert f"# The evidence format `{chain.FORMAT.decode()}`" in EVIDENCE
     assert f'"{chain.FORMAT.decode()}"' in EVIDENCE
+
+
+@pytest.fixture
+def sealed() -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(block("json", 1))
+    return told
+
+
+def documented(place: int) -> dict[str, Any]:
+    program: dict[str, Any] = {}
+    exec(compile(block("python", place), "evidence-format.md", "exec"), program)
+    return program
+
+
+def test_every_byte_of_the_example_of_blocks_comes_out_of_the_documents_own_verifier(sealed: dict[str, Any]) -> None:
+    program = documented(1)
+    headers = []
+    for each in sealed["blocks"]:
+        headers.append(program["header_bytes"](each))
+        assert headers[-1].hex() == each["header"]
+        entries = [program["entry_bytes"](entry) for entry in each["entries"]]
+        assert {len(entry) for entry in entries} == {69}
+        assert program["tree"](entries).hex() == each["block_root"]
+        assert (program["tree"](headers[-1:]).hex(), program["tree"](headers).hex()) == (each["leaf"], each["log_root"])
+    assert program["verify_blocks"](sealed["blocks"], sealed["checkpoints"], sealed["public_key"]) is None
+
+
+def test_the_example_of_blocks_goes_on_from_the_example_of_a_run(
+    example: Mapping[str, Any], sealed: dict[str, Any]
+) -> None:
+    chains = {event["seq"]: event["chain"] for event in example["events"]}
+    entries = [entry for each in sealed["blocks"] for entry in each["entries"] if entry["run_id"] == example["run_id"]]
+    assert [(entry["seq"], entry["chain"]) for entry in entries] == [(seq, chains[seq]) for seq in (2, 3)]
+    assert {entry["tenant_id"] for entry in entries} == {example["tenant_id"]}
+
+
+def test_the_code_reads_the_example_of_blocks_as_the_document_does(sealed: dict[str, Any]) -> None:
+    peaks, keys = merkle.Peaks(), [note.decode_key(sealed["public_key"])]
+    leaves, roots = [], {}
+    for each in sealed["blocks"]:
+        header = sealing.decode_header(bytes.fromhex(each["header"]))
+        entries = b"".join(documented(1)["entry_bytes"](entry) for entry in each["entries"])
+        statement = each["statement"].encode() if "statement" in each else None
+        assert sealing.fault_of(header, entries, statement) is None
+        assert (header.kind, header.block_no, header.sealed_us) == (each["kind"], each["block_no"], each["sealed_us"])
+        leaves.append(merkle.leaf_hash(header.encode()))
+        peaks.append(leaves[-1])
+        roots[peaks.size] = peaks.root()
+    for signed in sealed["checkpoints"]:
+        checkpoint = open_checkpoint(signed, keys)
+        assert checkpoint.root == roots[checkpoint.size]
+    told, path = sealed["inclusion"], [bytes.fromhex(each) for each in sealed["inclusion"]["path"]]
+    place = told["block_no"] - 1
+    assert merkle.verify_inclusion(leaves[place], place, told["size"], path, roots[told["size"]])
+    told, path = sealed["consistency"], [bytes.fromhex(each) for each in sealed["consistency"]["path"]]
+    assert merkle.verify_consistency(told["from"], told["to"], path, roots[told["from"]], roots[told["to"]])
+
+
+def test_the_documents_own_verifier_finds_every_change_of_the_blocks(sealed: dict[str, Any]) -> None:
+    verify = documented(1)["verify_blocks"]
+    blocks, notes, key = sealed["blocks"], sealed["checkpoints"], sealed["public_key"]
+
+    def changed(place: int, **values: object) -> list[dict[str, Any]]:
+        return [{**each, **values} if n == place else each for n, each in enumerate(blocks)]
+
+    for place, each in enumerate(blocks):
+        signed_at = 2 if place < 2 else 4
+        entry = each["entries"][0]
+        for name, value in {
+            "seq": 9,
+            "closed": 1 - entry["closed"],
+            "chain": "00" * 32,
+            "tenant_id": entry["run_id"],
+        }.items():
+            entries = [{**entry, name: value}, *each["entries"][1:]]
+            assert verify(changed(place, entries=entries), notes, key) in {place + 1, signed_at, place + 2}, name
+        assert verify(changed(place, sealed_us=each["sealed_us"] + 1), notes, key) == signed_at
+        assert verify(changed(place, block_no=9), notes, key) == place + 1
+    assert verify(changed(3, statement="{}"), notes, key) == 4
+    assert verify(changed(0, entries=blocks[0]["entries"][::-1]), notes, key) == 1
+    assert verify(blocks[:3], notes, key) == 4
+    with pytest.raises(InvalidSignature):
+        verify(blocks, [notes[0].replace("\n2\n", "\n3\n")], key)

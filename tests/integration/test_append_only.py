@@ -155,7 +155,8 @@ async def test_every_table_of_the_log_has_its_triggers_and_they_always_fire(owne
             text("SELECT tgrelid::regclass::text, tgname, tgenabled FROM pg_trigger WHERE tgname LIKE 'refuse%'")
         )
         triggers = {(table, name): enabled for table, name, enabled in found}
-    tables = ["runwire.event", "runwire.input", *await partitions(owner_engine)]
+    sealed = ["runwire.block", "runwire.checkpoint", "runwire.identity"]
+    tables = ["runwire.event", "runwire.input", *sealed, *await partitions(owner_engine)]
     assert len(tables) > 6
     assert triggers == {(table, name): "A" for table in tables for name in ("refuse_change", "refuse_truncate")}
 
@@ -165,7 +166,7 @@ async def test_roles_hold_exactly_the_rights_that_were_meant(owner_engine: Async
         held = await connection.execute(
             text(
                 """SELECT c.relname, r.role, p.word
-                   FROM pg_class c, unnest(ARRAY['runwire_worker', 'runwire_api', 'public']) r (role),
+                   FROM pg_class c, unnest(ARRAY['runwire_worker', 'runwire_api', 'runwire_sealer', 'public']) r (role),
                         unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p (word)
                    WHERE c.relnamespace = 'runwire'::regnamespace AND c.relkind IN ('r', 'p')
                      AND has_table_privilege(r.role, c.oid, p.word)"""
@@ -175,7 +176,7 @@ async def test_roles_hold_exactly_the_rights_that_were_meant(owner_engine: Async
         allowed = await connection.execute(
             text(
                 """SELECT p.proname, r.role
-                   FROM pg_proc p, unnest(ARRAY['runwire_worker', 'runwire_api', 'public']) r (role)
+                   FROM pg_proc p, unnest(ARRAY['runwire_worker', 'runwire_api', 'runwire_sealer', 'public']) r (role)
                    WHERE p.pronamespace = 'runwire'::regnamespace
                      AND has_function_privilege(r.role, p.oid, 'EXECUTE')"""
             )
@@ -192,6 +193,7 @@ async def test_roles_hold_exactly_the_rights_that_were_meant(owner_engine: Async
     assert calls == {
         *((name, "runwire_worker") for name in ("append", "claim", "release", "forgotten", "ensure_partitions")),
         *((name, "runwire_api") for name in ("open_run", "control", "ensure_partitions")),
+        *((name, "runwire_sealer") for name in ("lead", "add_block", "keep_checkpoint", "rebuild_sealed", "shut_gate")),
     }
 
 

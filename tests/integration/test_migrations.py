@@ -28,7 +28,7 @@ from eventstore.database import SCHEMA_VERSION, sync_engine
 from migrations import schema
 print(*schema.upgrade(sync_engine(sys.argv[1], application="tests")))
 """
-ROLES = ("runwire_owner", "runwire_worker", "runwire_api")
+ROLES = ("runwire_owner", "runwire_worker", "runwire_api", "runwire_sealer")
 
 
 def admin(services: Endpoints) -> psycopg.Connection:

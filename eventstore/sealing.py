@@ -1,0 +1,140 @@
+"""`python -m eventstore.sealing`: one sealer process. Any number may run; one leads. Stops in order at SIGTERM."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import structlog
+import uvloop
+from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eventstore import incarnation, signing
+from eventstore.checkpoints import Directory
+from eventstore.database import SCHEMA_VERSION, async_engine
+from eventstore.domain.note import BadNote
+from eventstore.incarnation import NotThisLog
+from eventstore.seal import Sealer
+from eventstore.settings import SealSettings
+from eventstore.signing import KeyFault
+from eventstore.sql import rows
+
+logger = structlog.get_logger("sealer")
+
+
+class CannotStart(Exception):
+    """The sealer cannot start; the message is for the operator."""
+
+
+def engine_of(settings: SealSettings) -> AsyncEngine:
+    """The database as a sealer may use it."""
+    url = settings.database_url.get_secret_value()
+    return async_engine(url, application="runwire-sealer", role="runwire_sealer", pool_size=2)
+
+
+async def place_of(engine: AsyncEngine, settings: SealSettings) -> Path:
+    """This log's folder among the checkpoints: a copy of the database finds it again, another database does not."""
+    async with engine.connect() as connection:
+        origin = await incarnation.log_origin(connection, settings.seal_origin)
+    return settings.checkpoint_dir / origin.rpartition("/")[2]
+
+
+def build(engine: AsyncEngine, settings: SealSettings, place: Path) -> Sealer:
+    """A sealer over this database and this folder."""
+    key_file = settings.seal_key_file
+    return Sealer(
+        engine,
+        Directory(place),
+        lambda: signing.load(key_file),
+        name=settings.seal_origin,
+        owner=f"{socket.gethostname()}/{os.getpid()}",
+        lease_s=settings.seal_lease_s,
+        block_runs_max=settings.seal_block_runs_max,
+        signed=lambda used: _retire(key_file, used),
+    )
+
+
+async def serve(settings: SealSettings) -> None:
+    """Seal until told to stop."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    signing.load(settings.seal_key_file)  # a key that is not there is told at the start
+    engine = engine_of(settings)
+    try:
+        if not await _database_is_there(engine, settings.seal_start_s, stop):
+            return
+        place = await place_of(engine, settings)
+        if not place.exists() and settings.checkpoint_dir.exists() and any(settings.checkpoint_dir.iterdir()):
+            logger.warning("a log without checkpoints, beside checkpoints of others", folder=str(place))
+        sealer = build(engine, settings, place)
+        await _go_on(sealer, settings.seal_tick_s, stop)
+    finally:
+        await engine.dispose()
+
+
+async def _go_on(sealer: Sealer, tick_s: float, stop: asyncio.Event) -> None:
+    ready = False
+    while not stop.is_set():
+        try:
+            tick = await sealer.tick()
+        except (SQLAlchemyError, OSError, LookupError) as fault:
+            logger.warning("nothing sealed: the database is away", fault=type(fault).__name__)
+            sealer.forget()
+        except (NotThisLog, BadNote, KeyFault) as fault:
+            if not ready:
+                raise CannotStart(str(fault)) from fault
+            logger.error("nothing sealed", fault=str(fault))
+            sealer.forget()
+        else:
+            if tick.blocks:
+                logger.debug("sealed", blocks=tick.blocks, runs=tick.entries, size=tick.size, signed=tick.signed)
+            if not ready:
+                ready = True
+                logger.info("sealer ready", leading=tick.leading, shut=tick.fault == "shut")
+        try:
+            async with asyncio.timeout(tick_s):
+                await stop.wait()
+        except TimeoutError:
+            continue
+
+
+async def _database_is_there(engine: AsyncEngine, wait_s: float, stop: asyncio.Event) -> bool:
+    deadline = asyncio.get_running_loop().time() + wait_s
+    while not stop.is_set():
+        why = "it is not migrated (runwire migrate)"
+        try:
+            async with engine.connect() as connection:
+                found = await rows(connection, "schema_version")
+            if found and found[0][0] >= SCHEMA_VERSION:
+                return True
+        except (SQLAlchemyError, OSError) as fault:
+            why = str(getattr(fault, "orig", fault)).partition("\n")[0]
+        if asyncio.get_running_loop().time() > deadline:
+            raise CannotStart(f"the database: {why}")
+        await asyncio.sleep(0.2)
+    return False
+
+
+def _retire(file: Path, used: signing.KeyRing) -> None:
+    signing.retire(file, used)
+    logger.info("the key before this one has cosigned its last checkpoint")
+
+
+def main() -> int:
+    """0 after an orderly stop, 1 with one line when it cannot start."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    try:
+        uvloop.run(serve(SealSettings()))
+    except (CannotStart, KeyFault, ValidationError) as fault:
+        print(f"sealer: {fault}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,3 @@
+-- Promises: this transaction is on disk, and on every standby that commits wait for, before its commit is answered; and
+-- that it may take its time, as the first look at a large log does.
+SELECT set_config('synchronous_commit', 'on', true), set_config('statement_timeout', '120s', true)
