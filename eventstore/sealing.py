@@ -1,6 +1,7 @@
 """`python -m eventstore.sealing`: one sealer process. Any number may run; one leads. Stops in order at SIGTERM."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -127,7 +128,10 @@ def _retire(file: Path, used: signing.KeyRing) -> None:
 
 def main() -> int:
     """0 after an orderly stop, 1 with one line when it cannot start."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
     try:
         uvloop.run(serve(SealSettings()))
     except (CannotStart, KeyFault, ValidationError) as fault:

@@ -18,7 +18,6 @@ class StoreSettings(BaseSettings):
     heartbeat_s: float = Field(default=2.0, gt=0, description="a worker without events renews its leases this often")
     sweep_s: float = Field(default=1.0, gt=0, description="how often forgotten runs are looked for")
     forgotten_s: float = Field(default=3.0, gt=0, description="an unowned run is handed over again after this long")
-    event_bytes_max: int = Field(default=65_536, gt=0)
     input_bytes_max: int = Field(default=262_144, gt=0)
 
     @model_validator(mode="after")

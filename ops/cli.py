@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.keys import create_key
 from eventstore.database import sync_engine
 from eventstore.domain.disclosure import Role
-from ops import demo, ports, reading
+from ops import demo, ports, reading, seals
 from ops.client import Stopped
 from ops.door import data_dir
 from ops.exits import EPILOG, FAILED, INTERRUPTED, USAGE, Complaint, complain
@@ -37,6 +37,8 @@ app = typer.Typer(
 )
 keys_app = typer.Typer(help="API keys.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys", epilog=EPILOG)
+seal_app = typer.Typer(help="The seal over the whole log.", no_args_is_help=True)
+app.add_typer(seal_app, name="seal", epilog=EPILOG)
 reading.add_to(app)
 
 Host = Annotated[str, typer.Option(help="The address to listen on.", envvar="RUNWIRE_HOST")]
@@ -126,6 +128,32 @@ def create(
     finally:
         engine.dispose()
     print(as_json({"key": key, "role": role, "tenant": tenant, "subject": subject}) if json else key)
+
+
+@seal_app.command("verify", epilog=EPILOG)
+def verify_seal(
+    keys: Annotated[Path | None, typer.Option(help="Public keys of your own; else those beside the key.")] = None,
+    data: Data = None,
+) -> None:
+    """Hold the whole database against every checkpoint that is kept outside it."""
+    report = seals.verify(_servers(data)["RUNWIRE_DATABASE_URL"], data_dir(data), keys)
+    print(seals.told(report))
+    raise typer.Exit(0 if report.ok else FAILED)
+
+
+@seal_app.command("acknowledge", epilog=EPILOG)
+def acknowledge_loss(
+    why: Annotated[str, typer.Option(help="What happened; kept in the log for good.")], data: Data = None
+) -> None:
+    """Say that a database which is behind its checkpoints goes on all the same; what was lost is recorded."""
+    standing = seals.acknowledge(_servers(data)["RUNWIRE_DATABASE_URL"], data_dir(data), why)
+    print(f"Recorded. The log goes on: {standing}")
+
+
+@seal_app.command("rotate", epilog=EPILOG)
+def rotate_key(data: Data = None) -> None:
+    """A new key signs from the next checkpoint on; prints its public half."""
+    print(seals.rotate(data_dir(data)).encode())
 
 
 def this_command() -> str:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.settings import ApiSettings
 from eventstore.database import sync_engine
 from migrations import schema
-from ops import ports
+from ops import ports, seals
 from ops.devkeys import ensure_keys
 from ops.exits import FAILED, USAGE, Complaint
 from ops.places import ServiceError, lock_data_dir, open_data_dir, service_user
@@ -31,6 +31,7 @@ from worker.settings import WorkerSettings
 READY_S: Final = 60.0
 WORKER_READY: Final = "worker ready"
 SCRIPTED: Final = "scripted"
+SEALER: Final = "sealer"
 LOOK_S: Final = 0.1
 
 Say = Callable[[str], None]
@@ -80,7 +81,7 @@ def everything(options: Options, say: Say) -> Iterator[Up]:
         logs = options.data / "logs"
         logs.mkdir(mode=0o700, exist_ok=True)
         watch = _Watch(options, services, keys["operator"], logs, say)
-        children = _children(options, services.endpoints, scripted_port, watch.api_is_ready)
+        children = _children(options, services.endpoints, scripted_port, watch)
         supervisor = Supervisor(children, watch.heard, logs=logs, tend=watch.tend, ready_timeout_s=READY_S)
         stack.enter_context(supervisor)
         ready = supervisor.start() and watch.wait_for_workers(supervisor)
@@ -157,24 +158,27 @@ def _keys(data: Path, endpoints: Endpoints) -> dict[str, str]:
         raise database_complaint(error) from error
 
 
-def _children(
-    options: Options, endpoints: Endpoints, scripted_port: int | None, api_is_ready: Callable[[], bool]
-) -> list[ChildSpec]:
-    """The processes in the order in which they are started; the API counts as ready when it can take a run."""
+def _children(options: Options, endpoints: Endpoints, scripted_port: int | None, watch: "_Watch") -> list[ChildSpec]:
+    """The processes in the order in which they are started; the API counts as ready when it can take a run.
+
+    The sealer comes before all that write: it compares the database with the checkpoints that are kept outside it, and
+    a database that is behind them takes nothing.
+    """
     env = {
         **os.environ,
         "PYTHONUNBUFFERED": "1",
         "RUNWIRE_DATABASE_URL": endpoints.database_url,
         "RUNWIRE_REDIS_URL": endpoints.redis_url,
     }
-    children = []
+    seal = seals.ensure(options.data).environ()
+    children = [ChildSpec(SEALER, python("eventstore.sealing"), {**env, **seal}, ready=watch.sealer_is_ready)]
     if scripted_port is not None:
         env["RUNWIRE_SCRIPTED_URL"] = _scripted_url(scripted_port)
         # The port is fixed, so that it answers where the workers look for it when it is started again.
         children.append(ChildSpec("model", python("worker.llm.scripted", "--port", str(scripted_port)), env))
     children += [ChildSpec(f"worker-{number}", python("worker"), env) for number in range(1, options.workers + 1)]
     own = {"RUNWIRE_HOST": options.host, "RUNWIRE_PORT": str(options.port)}
-    children.append(ChildSpec("api", python("api"), {**env, **own}, ready=api_is_ready))
+    children.append(ChildSpec("api", python("api"), {**env, **own}, ready=watch.api_is_ready))
     return children
 
 
@@ -199,6 +203,7 @@ class _Watch:
         self._say = say
         self._workers_wanted = {f"worker-{number}" for number in range(1, options.workers + 1)}
         self._workers_ready: set[str] = set()
+        self._sealer_ready = False
         self._looked_at = 0.0
         self._supervisor: Supervisor | None = None
         self._running: Running | None = None
@@ -207,8 +212,14 @@ class _Watch:
         """A line that a process wrote, or that the supervisor says of it."""
         if name in self._workers_wanted and WORKER_READY in line:
             self._workers_ready.add(name)
+        if name == SEALER and seals.READY in line:
+            self._sealer_ready = True
         if "starts again in" in line and line.startswith("ended with"):
             self._say(f"{name} {line}")
+
+    def sealer_is_ready(self) -> bool:
+        """Whether the database was compared with its checkpoints."""
+        return self._sealer_ready
 
     def api_is_ready(self) -> bool:
         """Whether the API answers, finds its database and queue, and knows what the workers can run."""

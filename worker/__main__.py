@@ -1,6 +1,7 @@
 """`python -m worker`: one worker process. Stops in order at SIGTERM and SIGINT."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -107,7 +108,10 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
 
 def main() -> int:
     """0 after an orderly stop, 1 with one line when it cannot start."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
     try:
         uvloop.run(serve(StoreSettings(), WorkerSettings(), ModelSettings()))
     except (CannotStart, ValidationError, ValueError) as fault:
