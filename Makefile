@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint bench faults clean
+.PHONY: help setup run demo test lint bench bench-log faults clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ lint: $(VENV)/.dev ## ruff and mypy --strict
 bench: $(VENV)/.dev ## print the figures that the README quotes
 	@$(PY) -m tests.bench
 
+bench-log: $(VENV)/.bench ## the log's figures beside its peers'; more with ARGS="--help"
+	@$(PY) -m tests.bench.log $(ARGS)
+
 faults: $(VENV)/.dev ## kill, stop and cut the real processes while runs are going
 	@$(PY) -m pytest tests/faults tests/e2e
 
@@ -45,4 +48,9 @@ $(VENV)/.runtime: requirements/runtime.txt pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 	@echo "Setting up what the tests need ..." >&2
 	@$(PY) -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.runtime
+	@echo "Setting up the benchmark's peers ..." >&2
+	@$(PY) -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@touch $@

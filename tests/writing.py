@@ -62,8 +62,9 @@ async def new_tenant(owner: AsyncEngine, name: str | None = None) -> UUID:
     return tenant
 
 
-async def open_run(api: AsyncEngine, tenant: UUID, *, key: str | None = None, digest: bytes = b"") -> catalogue.Opened:
-    submission = catalogue.Submission(
+def submission(tenant: UUID, *, key: str | None = None, digest: bytes = b"") -> catalogue.Submission:
+    """A run that somebody asks for."""
+    return catalogue.Submission(
         run_id=uuid_utils.compat.uuid7(),
         tenant_id=tenant,
         subject="ada",
@@ -74,8 +75,11 @@ async def open_run(api: AsyncEngine, tenant: UUID, *, key: str | None = None, di
         input=b"{}",
         accepted=new_event(accepted(), NOW_US),
     )
+
+
+async def open_run(api: AsyncEngine, tenant: UUID, *, key: str | None = None, digest: bytes = b"") -> catalogue.Opened:
     async with api.begin() as connection:
-        return await catalogue.open_run(connection, submission)
+        return await catalogue.open_run(connection, submission(tenant, key=key, digest=digest))
 
 
 async def claim(worker: AsyncEngine, run_id: UUID, lease_s: float = 30.0, owner: str = "test") -> log.Claim:
