@@ -27,7 +27,8 @@ bench: $(VENV)/.dev ## print the figures that the README quotes
 	@$(PY) -m tests.bench
 
 faults: $(VENV)/.dev ## kill, stop and cut the real processes while runs are going
-	@$(PY) -m pytest tests/faults tests/e2e
+	@$(PY) -m tests.faults
+	@$(PY) -m pytest tests/e2e
 
 clean: ## remove the environment (data stays)
 	rm -rf $(VENV) *.egg-info
