@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.faults.conductor import Conductor
 from tests.faults.orders import Plan
+from tests.faults.sabotage import SAFEGUARDS
 
 FOLDER_MODE = 0o755  # as root the servers run as another user, who must be able to enter
 
@@ -31,6 +32,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--runs", type=int, default=60, help="runs that a writer carries at a time")
     parser.add_argument("--run-events", type=int, default=1_000, help="events of a run, on average")
     parser.add_argument("--folder", type=Path, default=None, help="work here, and leave everything there")
+    parser.add_argument("--without", choices=SAFEGUARDS, help="take this safeguard out: the run is then to fail")
     given = parser.parse_args(words)
     plan = Plan(
         events=given.events,
@@ -43,6 +45,7 @@ def main(words: list[str]) -> int:
         read_by=min(given.read_by, given.readers),
         runs_at_once=given.runs,
         run_events=given.run_events,
+        without=given.without,
     )
     folder = given.folder or Path(tempfile.mkdtemp(prefix="runwire-faults-", dir="/tmp"))
     folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from tests.faults.inspection import inspect
 from tests.faults.judge import FLAWS, Judgement
 from tests.faults.killer import Killer
 from tests.faults.orders import ENOUGH, Plan
+from tests.faults.sabotage import take_out
 
 LOOK_S: Final = 0.05
 COUNT_S: Final = 0.5
@@ -92,7 +93,7 @@ class Conductor:
 
     def run(self) -> Outcome:
         with Services(self._folder / "data") as services:
-            crew = Crew(self._plan, services.endpoints, _prepare(services.endpoints), self._folder)
+            crew = Crew(self._plan, services.endpoints, _prepare(services.endpoints, self._plan.without), self._folder)
             killer = Killer(self._plan, services, crew)
             try:
                 crew.start()
@@ -182,7 +183,7 @@ class Conductor:
             outcome.troubles.append(f"{missing:,} events that the log once held are gone")
 
 
-def _prepare(endpoints: Endpoints) -> UUID:
+def _prepare(endpoints: Endpoints, without: str | None) -> UUID:
     """A migrated database with one tenant."""
     engine = sync_engine(endpoints.database_url, application="faults")
     schema.upgrade(engine)
@@ -190,4 +191,6 @@ def _prepare(endpoints: Endpoints) -> UUID:
     tenant = uuid4()
     with psycopg.connect(endpoints.database_url.replace("+psycopg", "")) as connection:
         connection.execute("INSERT INTO runwire.tenant VALUES (%s, %s)", (tenant, "faults"))
+        if without is not None:
+            take_out(connection, without)
     return tenant

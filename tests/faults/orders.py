@@ -34,6 +34,7 @@ class Plan:
     window: int = 50  # events of a run on their way at once, on average
     readers: int = 2
     read_by: int = 1  # so many of the readers follow each run
+    without: str | None = None  # a safeguard to take out first, see sabotage.py
     drain_s: float = 90.0  # so long may the runs take to end after the last fault, and then the readers
 
     @property

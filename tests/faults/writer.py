@@ -90,6 +90,8 @@ class Writer:
         self._journal = Journal(order.journals, order.name)
         self._pace = Pace(order.rate_per_s)
         self._random = random.Random(f"{order.seed} {order.name}")
+        self._carried = 0
+        self._freed = asyncio.Event()
         self._pieces = 0
 
     async def run(self) -> None:
@@ -97,8 +99,7 @@ class Writer:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._recorder.run())
             tasks.create_task(self._sweep(tasks))
-            for _ in range(self._order.runs_at_once):
-                tasks.create_task(self._new_runs())
+            tasks.create_task(self._new_runs(tasks))
 
     async def _sweep(self, tasks: asyncio.TaskGroup) -> None:
         """Take over what lapsed anywhere, at once and beside our own runs: its owner may only be stopped."""
@@ -112,17 +113,26 @@ class Writer:
                 tasks.create_task(self._try(run.run_id))
             await asyncio.sleep(SWEEP_S)
 
-    async def _new_runs(self) -> None:
+    async def _new_runs(self, tasks: asyncio.TaskGroup) -> None:
+        """Open runs while there is room: those that were taken over count too, or ever more would be open."""
         while not self._enough:
-            await self._try(await self._open())
+            self._freed.clear()
+            for _ in range(self._order.runs_at_once - self._carried):
+                tasks.create_task(self._try(None))
+            await self._freed.wait()
 
-    async def _try(self, run_id: UUID) -> None:
+    async def _try(self, run_id: UUID | None) -> None:
+        """Carry this run, or a new one, as far as it goes."""
+        self._carried += 1
         try:
-            await self._carry(run_id)
+            await self._carry(run_id or await self._open())
         except (Fenced, RunClosed):
             pass  # somebody took it over while we were silent: it is theirs
         except LOG_AWAY:
             await asyncio.sleep(AWAY_S)  # whatever became of the claim, a sweep finds the run
+        finally:
+            self._carried -= 1
+            self._freed.set()
 
     @property
     def _enough(self) -> bool:
