@@ -30,7 +30,8 @@ bench-log: $(VENV)/.bench ## the log's figures beside its peers'; more with ARGS
 	@$(PY) -m tests.bench.log $(ARGS)
 
 faults: $(VENV)/.dev ## kill, stop and cut the real processes while runs are going
-	@$(PY) -m pytest tests/faults tests/e2e
+	@$(PY) -m tests.faults
+	@$(PY) -m pytest tests/e2e
 
 clean: ## remove the environment (data stays)
 	rm -rf $(VENV) *.egg-info
