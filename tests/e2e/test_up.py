@@ -80,7 +80,7 @@ def test_the_servers_that_the_environment_names_are_used(folder: Path, services:
     url = make_url(services.database_url).set(database="runwire_external").render_as_string(hide_password=False)
     stage = Stage(folder / "data", RUNWIRE_DATABASE_URL=url, RUNWIRE_REDIS_URL=services.redis_url).start()
     try:
-        assert sorted(stage.running.processes) == ["api", "model", "worker-1"]
+        assert sorted(stage.running.processes) == ["api", "model", "sealer", "worker-1"]
         assert stage.until_ended(stage.submit("drill", DRILL))[-1]["type"] == "result"
     finally:
         stage.stop()
