@@ -19,7 +19,7 @@ from tests.e2e.stage import Stage
 
 SECONDS = 15
 SETTLE_S = 3.0  # the first seconds, in which all runs start at once, do not count
-SHAPES = ((100, 50), (200, 50))  # runs, pieces per second each
+SHAPES = ((20, 50), (100, 50), (200, 50))  # runs, pieces per second each
 
 
 def _at(frame: bytes) -> float:
