@@ -5,9 +5,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import append, delivery, first_event, start
+from tests.bench import append, delivery, first_event, seal, start
 
-BENCHMARKS = {"start": start.main, "first-event": first_event.main, "delivery": delivery.main, "append": append.main}
+BENCHMARKS = {
+    "start": start.main,
+    "first-event": first_event.main,
+    "delivery": delivery.main,
+    "append": append.main,
+    "seal": seal.main,
+}
 
 
 def main(names: list[str]) -> int:
