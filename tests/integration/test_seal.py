@@ -127,15 +127,10 @@ async def test_the_feed_gives_every_event_of_every_run_once_and_in_order(d: Desk
 async def test_appends_go_on_while_blocks_are_made_and_all_of_it_ends_up_sealed(d: Desk) -> None:
     runs = [await d.run() for _ in range(12)]
     sealer, writing = d.sealer(runs=5), asyncio.Event()
-    slowest = 0.0
 
     async def write(mine: list[UUID]) -> None:
-        nonlocal slowest
-        loop = asyncio.get_running_loop()
         for number in range(2, 60):
-            began = loop.time()
             answers = await append(d.worker, *(batch(run, 1, number, token("x"), token("y")) for run in mine))
-            slowest = max(slowest, loop.time() - began)
             assert {answer.verdict for answer in answers} == {"ok"}
 
     async def seal() -> int:
