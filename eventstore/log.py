@@ -5,6 +5,7 @@ run is made in the database: an append locks the run's head row to commit, so se
 which readers see events are the same, and `seq > n` never skips one.
 """
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from eventstore.arrays import Byteas, Int2s, Int4s, Int8s, Texts, Uuids
+from eventstore.arrays import Byteas, Int2s, Int4s, Int8s, NotPackable, Texts, Uuids
+from eventstore.domain import chain
 from eventstore.domain.lifecycle import Status
 from eventstore.domain.record import PLAIN_JSON, NewEvent, Recorded
 from eventstore.sql import rows
@@ -99,6 +101,7 @@ async def append(connection: AsyncConnection, batches: Sequence[Batch], lease_s:
             "epochs": Int4s.of([batch.epoch for batch in batches]),
             "batches": Int4s.of([batch.batch_no for batch in batches]),
             "counts": Int4s.of([len(batch.events) for batch in batches]),
+            "listings": Byteas.of([_listing(batch.events) for batch in batches]),
             "types": Texts.of([event.type for event in events]),
             "versions": Int2s.of([event.version for event in events]),
             "occurred": Int8s.of([event.occurred_us for event in events]),
@@ -176,6 +179,13 @@ async def ensure_partitions(connection: AsyncConnection) -> int:
     row = await _one(connection, "ensure_partitions", {})
     assert row is not None
     return int(row[0])
+
+
+def _listing(events: Sequence[NewEvent]) -> bytes:
+    try:
+        return chain.listing(events)
+    except (struct.error, OverflowError) as fault:
+        raise NotPackable(str(fault)) from fault
 
 
 async def _one(connection: AsyncConnection, statement: str, parameters: dict[str, Any]) -> Any:

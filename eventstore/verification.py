@@ -6,7 +6,6 @@ is compared with the event that it seals. Each run's chain is computed anew from
 memory is a row of tree nodes, a page, and one number for each run that is still open.
 """
 
-import struct
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -124,34 +123,6 @@ class LogWalk:
         return first
 
 
-class RunWalk:
-    """The check of one run, event by event."""
-
-    def __init__(self, run_id: UUID, tenant_id: UUID) -> None:
-        self.run_id = run_id
-        self.seq = 0
-        self.chain = chain.genesis(run_id, tenant_id)
-        self.fault: str | None = None
-        self._clock = 0
-
-    def add(self, event: Recorded) -> None:
-        """The next event; only the first fault is kept, for what follows it hangs on it."""
-        if self.fault is not None:
-            return
-        if event.seq != self.seq + 1:
-            self.fault = f"event {self.seq + 1} is followed by {event.seq}" if self.seq else f"begins with {event.seq}"
-            return
-        try:
-            expected = chain.link(self.chain, event)
-        except struct.error:  # only a hand that went past the functions can store such a thing
-            expected = b""
-        if expected != event.chain:
-            self.fault = f"event {event.seq} does not match its chain hash"
-        elif event.recorded_us < self._clock:
-            self.fault = f"event {event.seq} is recorded earlier than the one before it"
-        self.seq, self.chain, self._clock = event.seq, event.chain, event.recorded_us
-
-
 def open_all(notes: Iterable[str], keys: Sequence[PublicKey], report: Report) -> list[Checkpoint]:
     """The checkpoints that one of these keys has signed, smallest first; the others are findings."""
     opened = []
@@ -210,16 +181,17 @@ async def verify_events(connection: AsyncConnection, report: Report) -> None:
             report.found("head", f"run {stray}", "has events and no head")
             while event is not None and event.run_id == stray:
                 event = await anext(events, None)
-        run = RunWalk(run_id, tenant_id)
+        run = chain.Walk(run_id, chain.genesis(run_id, tenant_id))
         while event is not None and event.run_id == run_id:
-            run.add(event)
+            run.add(event)  # after a fault the rest only passes: what follows hangs on it
             report.events += 1
             event = await anext(events, None)
+        run.end()
         report.runs += 1
         if listed_for != tenant_id:
             report.found("head", f"run {run_id}", f"belongs to {tenant_id}, the catalogue says {listed_for}")
         if run.fault is not None:
-            report.found("chain", f"run {run_id}", run.fault)
+            report.found("chain", f"run {run_id}", f"event {run.fault_seq}: {run.fault}")
         elif head_seq is None and run.seq == 0 and run_id in report.gone:
             continue
         elif head_seq is None:

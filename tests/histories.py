@@ -3,7 +3,7 @@
 Every free text of event n holds the mark `«n»`, so that a test can see where a text has come to.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -87,21 +87,36 @@ def histories(draw: st.DrawFn, events_max: int = 24) -> list[Recorded]:
     if draw(st.booleans()):
         ends = sorted(type_ for type_ in TABLE[status] if type_ in TERMINAL_TYPES)
         bodies.append(draw(_body(draw(st.sampled_from(ends)), len(bodies) + 1)))
-    return recorded(bodies)
+    joined = draw(st.sets(st.integers(2, len(bodies)))) if len(bodies) > 1 else ()
+    return recorded(bodies, joined=joined)
 
 
-def recorded(bodies: Sequence[Body], run_id: UUID = RUN, tenant_id: UUID = TENANT) -> list[Recorded]:
-    """These bodies as the log would hold them, chained."""
-    history: list[Recorded] = []
-    before, epoch = chain.genesis(run_id, tenant_id), 0
+def recorded(
+    bodies: Sequence[Body], run_id: UUID = RUN, tenant_id: UUID = TENANT, joined: Collection[int] = ()
+) -> list[Recorded]:
+    """These bodies as the log would hold them, chained. Those in `joined` were stored by the same append as the one
+    before them, where one writer made both."""
+    batches: list[list[Recorded]] = []
+    epoch = 0
     for seq, body in enumerate(bodies, start=1):
         epoch += body.type_ == "started"
         new = new_event(body, START_US + seq * 1000)
         by = 0 if body.type_ in CONTROL_TYPES else max(epoch, 1)
         at = START_US + seq * 1000 + 7
         bare = Recorded(run_id, seq, by, new.type, new.version, new.occurred_us, at, PLAIN_JSON, None, new.body, b"")
-        before = chain.link(before, bare)
-        history.append(replace(bare, chain=before))
+        if seq in joined and batches and batches[-1][0].epoch == by > 0:
+            batches[-1].append(replace(bare, recorded_us=batches[-1][0].recorded_us))
+        else:
+            batches.append([bare])
+    return chained(batches, run_id, tenant_id)
+
+
+def chained(batches: Iterable[Sequence[Recorded]], run_id: UUID = RUN, tenant_id: UUID = TENANT) -> list[Recorded]:
+    """These appends with the chain that they would have."""
+    before, history = chain.genesis(run_id, tenant_id), list[Recorded]()
+    for batch in batches:
+        before = chain.link(before, batch)
+        history += [replace(event, chain=before) for event in batch]
     return history
 
 

@@ -22,8 +22,8 @@ DECLARE
 BEGIN
     FOR e IN SELECT * FROM runwire.event WHERE run_id = v_run ORDER BY seq LOOP
         v_seq := v_seq + 1;
-        v_chain := runwire.link(v_chain, v_run, v_seq, e.epoch, e.version, e.type, e.occurred_us, e.recorded_us,
-                                e.encoding, e.key_id, e.body);
+        v_chain := runwire.link(v_chain, v_seq, 1, e.epoch, e.recorded_us,
+                                runwire.listing(e.version, e.type, e.encoding, e.key_id, e.occurred_us, e.body));
         UPDATE runwire.event SET seq = v_seq, chain = v_chain WHERE run_id = v_run AND seq = e.seq;
         v_at := e.recorded_us;
     END LOOP;

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any, get_args
 
@@ -101,10 +102,14 @@ def example() -> dict[str, Any]:
 def test_the_worked_example_comes_out_of_the_format_as_described(example: Mapping[str, Any]) -> None:
     before = second_opinion.genesis(example["run_id"], example["tenant_id"])
     assert before.hex() == example["genesis"]
-    for event in example["events"]:
-        leaf = second_opinion.leaf(example["run_id"], event, event["body"].encode())
-        before = second_opinion.link(before, leaf)
-        assert (leaf.hex(), before.hex()) == (event["leaf"], event["chain"])
+    appends = [list(append) for _, append in groupby(example["events"], key=lambda event: event["chain"])]
+    assert [len(append) for append in appends] == [1, 2, 1]
+    for append in appends:
+        items = [second_opinion.item(event, event["body"].encode()) for event in append]
+        before = second_opinion.link(before, append[0], items)
+        for event, item in zip(append, items, strict=True):
+            told = (event["item"], event["listing"], event["chain"])
+            assert told == (item.hex(), second_opinion.listing(items).hex(), before.hex())
 
 
 def test_the_documents_own_verifier_takes_the_example_and_finds_every_change(example: dict[str, Any]) -> None:
@@ -112,11 +117,13 @@ def test_the_documents_own_verifier_takes_the_example_and_finds_every_change(exa
     exec(compile(block("python"), "evidence-format.md", "exec"), program)
     verify: Callable[[Mapping[str, Any]], int | None] = program["verify"]
     assert verify(example) is None
+    changes = {"seq": 9, "epoch": 9, "type": "x", "version": 9, "body": "{}", "encoding": 9, "recorded_us": 1}
     for place, event in enumerate(example["events"]):
-        for name, value in {"seq": 9, "epoch": 9, "type": "x", "version": 9, "body": "{}", "encoding": 9}.items():
+        for name, value in changes.items():
             forged = [{**event, name: value} if n == place else e for n, e in enumerate(example["events"])]
-            assert verify({**example, "events": forged}) == place + 1, name
+            assert verify({**example, "events": forged}) == (1, 2, 2, 4)[place], name
     assert verify({**example, "events": example["events"][1:]}) == 1
+    assert verify({**example, "events": example["events"][:2]}) == 2
     assert verify({**example, "tenant_id": example["run_id"]}) == 1
 
 
@@ -155,7 +162,7 @@ def test_the_example_of_blocks_goes_on_from_the_example_of_a_run(
 ) -> None:
     chains = {event["seq"]: event["chain"] for event in example["events"]}
     entries = [entry for each in sealed["blocks"] for entry in each["entries"] if entry["run_id"] == example["run_id"]]
-    assert [(entry["seq"], entry["chain"]) for entry in entries] == [(seq, chains[seq]) for seq in (2, 3)]
+    assert [(entry["seq"], entry["chain"]) for entry in entries] == [(seq, chains[seq]) for seq in (3, 4)]
     assert {entry["tenant_id"] for entry in entries} == {example["tenant_id"]}
 
 

@@ -1,7 +1,8 @@
 -- Promises: one call, one transaction, a verdict per run, and nothing stored for a run whose verdict is not `ok`.
 --
--- A group holds batches for many runs. Per run: run, epoch, batch number, how many events. Per event, in the order of the
--- runs: type, version, occurred, encoding, key, body. The answer has one row per run, in the order asked.
+-- A group holds batches for many runs. Per run: run, epoch, batch number, how many events, and their listing (the hash
+-- of them all that the chain goes by, made by the writer). Per event, in the order of the runs: type, version, occurred,
+-- encoding, key, body. The answer has one row per run, in the order asked.
 --
 --   ok            stored; first_seq to last_seq
 --   duplicate     this (epoch, batch) was stored before; the range it got then
@@ -17,7 +18,7 @@
 -- bad verdict leaves its slots empty, and nothing can shift into a neighbour's place. Every statement inside names its
 -- row by key, so one plan is good for all calls; sessions ask for a plan per call, which costs half of a small append.
 CREATE FUNCTION runwire.append(
-    p_runs uuid[], p_epochs integer[], p_batches integer[], p_counts integer[],
+    p_runs uuid[], p_epochs integer[], p_batches integer[], p_counts integer[], p_listings bytea[],
     p_types text[], p_versions smallint[], p_occurred bigint[], p_encodings smallint[], p_keys uuid[], p_bodies bytea[],
     p_lease_s double precision
 ) RETURNS TABLE (
@@ -37,13 +38,10 @@ DECLARE
     v_last    integer[] := array_fill(NULL::integer, ARRAY[greatest(v_runs, 1)]);
     v_at      bigint[] := array_fill(NULL::bigint, ARRAY[greatest(v_runs, 1)]);
     v_status  text[] := array_fill(NULL::text, ARRAY[greatest(v_runs, 1)]);
+    v_link    bytea[] := array_fill(NULL::bytea, ARRAY[greatest(v_runs, 1)]);
     v_cancel  boolean[] := array_fill(NULL::boolean, ARRAY[greatest(v_runs, 1)]);
-    e_run     uuid[] := array_fill(NULL::uuid, ARRAY[greatest(v_events, 1)]);
     e_seq     integer[] := array_fill(NULL::integer, ARRAY[greatest(v_events, 1)]);
-    e_epoch   integer[] := array_fill(NULL::integer, ARRAY[greatest(v_events, 1)]);
-    e_at      bigint[] := array_fill(NULL::bigint, ARRAY[greatest(v_events, 1)]);
-    e_chain   bytea[] := array_fill(NULL::bytea, ARRAY[greatest(v_events, 1)]);
-    NO_KEY    CONSTANT bytea := '\x00000000000000000000000000000000';
+    e_place   integer[] := array_fill(NULL::integer, ARRAY[greatest(v_events, 1)]);
     v_total   integer := 0;
     v_stored  boolean := false;
     h         runwire.head;
@@ -53,12 +51,13 @@ DECLARE
     c_seq     integer;
     c_at      bigint;
     c_chain   bytea;
-    c_leaf    bytea;
     m_status  text;
     m_type    text;
     m_next    text;
 BEGIN
     IF v_runs = 0 OR cardinality(p_epochs) <> v_runs OR cardinality(p_batches) <> v_runs OR cardinality(p_counts) <> v_runs
+       OR coalesce(cardinality(p_listings), 0) <> v_runs
+       OR EXISTS (SELECT FROM unnest(p_listings) m WHERE octet_length(m) IS DISTINCT FROM 32)
        OR coalesce(cardinality(p_versions), 0) <> v_events OR coalesce(cardinality(p_occurred), 0) <> v_events
        OR coalesce(cardinality(p_encodings), 0) <> v_events OR coalesce(cardinality(p_keys), 0) <> v_events
        OR coalesce(cardinality(p_bodies), 0) <> v_events
@@ -102,9 +101,7 @@ BEGIN
 
         c_status := h.status;
         c_seq := h.seq;
-        c_chain := h.chain;
         c_at := greatest((extract(epoch FROM clock_timestamp()) * 1000000)::bigint, h.recorded_us);
-        c_leaf := '\x00'::bytea || 'runwire/1'::bytea || uuid_send(h.run_id);
         FOR k IN v_start[i] + 1 .. v_start[i] + p_counts[i] LOOP
             -- The table is asked once for events that follow each other alike, in this run or the next.
             IF p_types[k] IS DISTINCT FROM m_type OR c_status IS DISTINCT FROM m_status THEN
@@ -120,21 +117,12 @@ BEGIN
             END IF;
             c_status := m_next;
             c_seq := c_seq + 1;
-            -- runwire.link, written out: a call of an SQL function costs five times what the hashes cost.
-            c_chain := sha256('\x01'::bytea || c_chain || sha256(
-                c_leaf || int4send(c_seq) || int4send(h.epoch) || int2send(p_versions[k])
-                || int2send(octet_length(p_types[k])::smallint) || convert_to(p_types[k], 'UTF8')
-                || int8send(p_occurred[k]) || int8send(c_at) || int2send(p_encodings[k])
-                || coalesce(uuid_send(p_keys[k]), NO_KEY) || sha256(p_bodies[k])));
-            e_run[k] := h.run_id;
             e_seq[k] := c_seq;
-            e_epoch[k] := h.epoch;
-            e_at[k] := c_at;
-            e_chain[k] := c_chain;
+            e_place[k] := i;
         END LOOP;
         IF v_verdict[i] = 'refused' THEN
             FOR k IN v_start[i] + 1 .. v_start[i] + p_counts[i] LOOP
-                e_run[k] := NULL;
+                e_place[k] := NULL;
             END LOOP;
             CONTINUE;
         END IF;
@@ -145,6 +133,10 @@ BEGIN
             v_last[i] := c_seq;
             v_at[i] := c_at;
             v_status[i] := c_status;
+            -- runwire.link, written out: a call of an SQL function costs several times what the hash costs.
+            c_chain := sha256('\x01'::bytea || h.chain || int4send(h.seq + 1) || int4send(p_counts[i]) || int4send(h.epoch)
+                              || int8send(c_at) || p_listings[i]);
+            v_link[i] := c_chain;
             UPDATE runwire.head SET status = c_status, seq = c_seq, chain = c_chain, recorded_us = c_at,
                 batch_no = p_batches[i], batch_first = h.seq + 1, batch_last = c_seq,
                 lease_until = clock_timestamp() + make_interval(secs => p_lease_s)
@@ -161,10 +153,11 @@ BEGIN
 
     IF v_stored THEN
         INSERT INTO runwire.event (run_id, seq, epoch, version, encoding, type, occurred_us, recorded_us, key_id, chain, body)
-        SELECT u.a, u.b, u.c, u.d, u.e, u.f, u.g, u.h, u.i, u.j, u.k
-        FROM unnest(e_run, e_seq, e_epoch, p_versions, p_encodings, p_types, p_occurred, e_at, p_keys, e_chain, p_bodies)
-            AS u (a, b, c, d, e, f, g, h, i, j, k)
-        WHERE u.a IS NOT NULL;
+        SELECT p_runs[u.place], u.seq, p_epochs[u.place], u.version, u.encoding, u.type, u.occurred, v_at[u.place], u.key,
+            v_link[u.place], u.body
+        FROM unnest(e_place, e_seq, p_versions, p_encodings, p_types, p_occurred, p_keys, p_bodies)
+            AS u (place, seq, version, encoding, type, occurred, key, body)
+        WHERE u.place IS NOT NULL;
     END IF;
     RETURN QUERY SELECT * FROM unnest(p_runs, v_verdict, v_first, v_last, v_at, v_status, v_cancel);
 END;

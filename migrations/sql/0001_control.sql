@@ -33,8 +33,8 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    v_chain := runwire.link(runwire.genesis(p_run, p_tenant), p_run, 1, 0, p_version, 'accepted', p_occurred, v_at,
-                            0::smallint, NULL, p_accepted);
+    v_chain := runwire.link(runwire.genesis(p_run, p_tenant), 1, 1, 0, v_at,
+                            runwire.listing(p_version, 'accepted', 0::smallint, NULL, p_occurred, p_accepted));
     INSERT INTO runwire.run (run_id, tenant_id, subject, workflow, title, created_us)
     VALUES (p_run, p_tenant, p_subject, p_workflow, p_title, v_at);
     INSERT INTO runwire.input (run_id, body) VALUES (p_run, p_input);
@@ -86,7 +86,8 @@ BEGIN
         RETURN;
     END IF;
     v_at := greatest(runwire.clock_us(), h.recorded_us);
-    v_chain := runwire.link(h.chain, h.run_id, h.seq + 1, 0, p_version, p_type, p_occurred, v_at, 0::smallint, NULL, p_body);
+    v_chain := runwire.link(h.chain, h.seq + 1, 1, 0, v_at,
+                            runwire.listing(p_version, p_type, 0::smallint, NULL, p_occurred, p_body));
     INSERT INTO runwire.event (run_id, seq, epoch, version, encoding, type, occurred_us, recorded_us, key_id, chain, body)
     VALUES (h.run_id, h.seq + 1, 0, p_version, 0, p_type, p_occurred, v_at, NULL, v_chain, p_body);
     UPDATE runwire.head SET seq = h.seq + 1, chain = v_chain, recorded_us = v_at, status = v_next, cancel = true,

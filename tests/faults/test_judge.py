@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 
-from eventstore.domain import chain
 from eventstore.domain.record import Recorded
 from tests.faults.journal import Stretch, Told, digest
 from tests.faults.judge import (
@@ -23,7 +22,7 @@ from tests.faults.judge import (
     Judgement,
     judge,
 )
-from tests.histories import RUN, START_US, TENANT, recorded
+from tests.histories import RUN, START_US, TENANT, chained, recorded
 from tests.writing import accepted, result, started, token
 
 # A run that a second worker takes over: seq 1 accepted, 2 to 5 of epoch 1, 6 to 10 of epoch 2, 10 the result.
@@ -39,18 +38,14 @@ def told(log: Sequence[Recorded]) -> Told:
     return Told({(event.epoch, digest(event.body)) for event in log}, each, {"one": list(each), "other": list(each)})
 
 
-def chained(log: Sequence[Recorded]) -> list[Recorded]:
-    """These events with the chain that they would have: what is wrong with them the chain does not show."""
-    before, linked = chain.genesis(RUN, TENANT), []
-    for event in log:
-        before = chain.link(before, event)
-        linked.append(replace(event, chain=before))
-    return linked
+def alone(log: Sequence[Recorded]) -> list[Recorded]:
+    """Each event by itself, with the chain that it would have: what is wrong with them the chain does not show."""
+    return chained([event] for event in log)
 
 
 def numbered(log: Sequence[Recorded]) -> list[Recorded]:
     """These events in this order, as if they had been stored so."""
-    return chained([replace(event, seq=seq, recorded_us=START_US + seq) for seq, event in enumerate(log, 1)])
+    return alone([replace(event, seq=seq, recorded_us=START_US + seq) for seq, event in enumerate(log, 1)])
 
 
 def judged(log: Sequence[Recorded], notes: Told | None = None) -> Judgement:
@@ -103,7 +98,7 @@ def test_the_same_row_twice_is_found() -> None:
 
 
 def test_a_gap_is_found_and_so_is_what_was_in_it() -> None:
-    said = judged(chained([*LOG[:4], *LOG[5:]]))
+    said = judged(alone([*LOG[:4], *LOG[5:]]))
     assert (said.counts[GAP], said.counts[LOST]) == (1, 1)
 
 
@@ -118,14 +113,14 @@ def test_an_event_without_a_head_is_a_ghost() -> None:
 
 
 def test_a_changed_body_is_found_even_if_the_chain_was_made_to_fit() -> None:
-    log = chained([*LOG[:4], replace(LOG[4], body=b'{"text":"changed"}'), *LOG[5:]])
+    log = alone([*LOG[:4], replace(LOG[4], body=b'{"text":"changed"}'), *LOG[5:]])
     said = judged(log)
     assert said.counts == {CHANGED: 1, GHOST: 1, MISREAD: 2}
     assert "seq 5" in str(said.examples[0])
 
 
 def test_an_event_under_another_epoch_than_was_acknowledged_is_found() -> None:
-    log = chained([*LOG[:4], replace(LOG[4], epoch=2), *LOG[5:]])
+    log = alone([*LOG[:4], replace(LOG[4], epoch=2), *LOG[5:]])
     assert set(judged(log).counts) == {CHANGED, GHOST}
 
 

@@ -20,6 +20,7 @@ from eventstore.domain import chain
 from eventstore.domain.events import CancelRequested, Person, new_event
 from eventstore.domain.record import Recorded
 from eventstore.sql import rows
+from tests import second_opinion
 from tests.writing import NOW_US, accepted, append, batch, claim, new_tenant, open_run, running, started, token
 
 DENIED: Final = "42501"
@@ -352,15 +353,15 @@ async def test_the_databases_chain_is_the_domains_for_every_kind_of_value(owner_
         assert before == chain.genesis(run, tenant)
         for row in rows_:
             told = await connection.exec_driver_sql(
-                """SELECT runwire.link(%s, %s, %s::integer, %s::integer, %s::smallint, %s, %s::bigint, %s::bigint,
-                                       %s::smallint, %s::uuid, %s)""",
+                """SELECT runwire.link(%s, %s::integer, 1, %s::integer, %s::bigint,
+                                       runwire.listing(%s::smallint, %s, %s::smallint, %s::uuid, %s::bigint, %s))""",
                 (
-                    before, row.run_id, row.seq, row.epoch, row.version, row.type, row.occurred_us, row.recorded_us,
-                    row.encoding, row.key_id, row.body,
+                    before, row.seq, row.epoch, row.recorded_us,
+                    row.version, row.type, row.encoding, row.key_id, row.occurred_us, row.body,
                 ),
             )  # fmt: skip
-            assert bytes(told.scalar_one()) == chain.link(before, row)
-            before = chain.link(before, row)
+            assert bytes(told.scalar_one()) == chain.link(before, [row])
+            before = chain.link(before, [row])
 
 
 async def test_what_append_and_control_chain_is_the_domains_chain_with_keys_and_all_extremes(
@@ -368,15 +369,21 @@ async def test_what_append_and_control_chain_is_the_domains_chain_with_keys_and_
 ) -> None:
     run = await running(api_engine, worker_engine, await new_tenant(owner_engine))
     keys = [None, uuid_utils.compat.uuid7(), None]
+    listed = [
+        Recorded(run, 3, 1, "token", 1, 0, 0, 0, None, b"", b""),
+        Recorded(run, 4, 1, "reasoning", 2**15 - 1, 2**63 - 1, 0, 2**15 - 1, keys[1], bytes(range(256)), b""),
+        Recorded(run, 5, 1, "token", -1, -(2**63), 0, -1, None, "é".encode(), b""),
+    ]
     async with worker_engine.begin() as connection:
         await rows(
             connection,
             "append",
             {
                 "runs": [run], "epochs": [1], "batches": [2], "counts": [3], "lease_s": 1.0, "keys": keys,
-                "types": ["token", "reasoning", "token"], "versions": [1, 2**15 - 1, -1],
-                "occurred": [0, 2**63 - 1, -(2**63)], "encodings": [0, 2**15 - 1, -1],
-                "bodies": [b"", bytes(range(256)), "é".encode()],
+                "listings": [second_opinion.listing([chain.item(event) for event in listed])],
+                "types": [event.type for event in listed], "versions": [event.version for event in listed],
+                "occurred": [event.occurred_us for event in listed], "encodings": [event.encoding for event in listed],
+                "bodies": [event.body for event in listed],
             },
         )  # fmt: skip
     async with api_engine.begin() as connection:
@@ -397,10 +404,13 @@ async def test_an_edit_past_the_triggers_is_found_by_the_chain(
         head = await log.head(connection, run)
         assert head is not None
         for change, fault_seq in (
-            ("UPDATE runwire.event SET body = '{}' WHERE run_id = %s AND seq = 3", 3),
+            ("UPDATE runwire.event SET body = '{}' WHERE run_id = %s AND seq = 3", 2),
             ("UPDATE runwire.event SET version = -1 WHERE run_id = %s AND seq = 2", 2),
             ("DELETE FROM runwire.event WHERE run_id = %s AND seq = 3", 4),
-            ("DELETE FROM runwire.event WHERE run_id = %s AND seq = 4", 4),
+            ("UPDATE runwire.event SET recorded_us = recorded_us + 1 WHERE run_id = %s AND seq = 3", 3),
+            ("UPDATE runwire.event SET epoch = 7 WHERE run_id = %s AND seq = 4", 4),
+            ("UPDATE runwire.event SET chain = sha256('') WHERE run_id = %s AND seq = 3", 2),
+            ("DELETE FROM runwire.event WHERE run_id = %s AND seq = 4", 2),
             ("UPDATE runwire.event SET type = repeat('x', 70000) WHERE run_id = %s AND seq = 1", 1),
         ):
             await connection.exec_driver_sql("ALTER TABLE runwire.event DISABLE TRIGGER refuse_change")

@@ -11,7 +11,7 @@ from ops.services import Endpoints
 from tests.bench.log import growth, machine, reading, shapes, sizes
 from tests.bench.log.appending import Appender, appender
 from tests.bench.log.beside import Side, in_rounds
-from tests.bench.log.ground import UNCHAINED, UNHASHED, Ground, libpq
+from tests.bench.log.ground import UNCHAINED, UNHASHED, Change, Ground, libpq
 from tests.bench.log.peers.plain import Plain
 from tests.bench.log.report import Report
 
@@ -40,12 +40,12 @@ async def _verified(connection: AsyncConnection, writer: Appender) -> chain.Veri
     return chain.verify(run_id, head.tenant_id, events, head.seq, head.chain)
 
 
-@pytest.mark.parametrize("taken_out", [(), UNHASHED, UNCHAINED], ids=["chained", "unhashed", "unchained"])
-async def test_only_the_log_as_the_migrations_make_it_verifies(ground: Ground, taken_out: tuple[str, ...]) -> None:
-    async with appender(ground.log(taken_out)) as writer:
+@pytest.mark.parametrize("changes", [(), UNHASHED, UNCHAINED], ids=["chained", "unhashed", "unchained"])
+async def test_only_the_log_as_the_migrations_make_it_verifies(ground: Ground, changes: tuple[Change, ...]) -> None:
+    async with appender(ground.log(changes), chained=not changes) as writer:
         await writer.open(1)
         assert (await writer.calls(5, number=3)).events == 15
-        assert (await _verified(writer.connection, writer)).ok == (not taken_out)
+        assert (await _verified(writer.connection, writer)).ok == (not changes)
 
 
 async def test_the_shapes_are_measured_with_and_without_the_chain(ground: Ground, report: Report) -> None:

@@ -117,8 +117,8 @@ async def test_a_missing_epoch_does_not_pass_the_fence(
 ) -> None:
     run_id = await running(api_engine, worker_engine, tenant)
     call = """SELECT verdict FROM runwire.append(ARRAY[%(run)s]::uuid[], ARRAY[NULL]::integer[], ARRAY[2], ARRAY[1],
-        ARRAY['token'], ARRAY[1]::smallint[], ARRAY[1]::bigint[], ARRAY[0]::smallint[], ARRAY[NULL]::uuid[],
-        ARRAY['{}']::bytea[], 30)"""
+        ARRAY[sha256('')], ARRAY['token'], ARRAY[1]::smallint[], ARRAY[1]::bigint[], ARRAY[0]::smallint[],
+        ARRAY[NULL]::uuid[], ARRAY['{}']::bytea[], 30)"""
     async with worker_engine.begin() as connection:
         assert (await connection.exec_driver_sql(call, {"run": run_id})).scalar_one() == "fenced"
 

@@ -17,7 +17,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from eventstore import signing
-from eventstore.domain import block, merkle, note
+from eventstore.domain import block, chain, merkle, note
 from eventstore.verification import Report, verify_events
 from ops.services import Endpoints
 from tests.conftest import new_database
@@ -307,9 +307,10 @@ async def test_what_came_after_the_last_block_rests_on_its_chain_and_is_counted(
     async with for_a_while(scene.d) as connection:
         late = batch(scene.a, 1, 3, token("late"))
         await connection.exec_driver_sql(
-            """SELECT runwire.append(ARRAY[%s::uuid], ARRAY[1], ARRAY[3], ARRAY[1], ARRAY['token'], ARRAY[1::smallint],
-                                     ARRAY[1::bigint], ARRAY[0::smallint], ARRAY[NULL::uuid], ARRAY[%s::bytea], 1)""",
-            (scene.a, late.events[0].body),
+            """SELECT runwire.append(ARRAY[%s::uuid], ARRAY[1], ARRAY[3], ARRAY[1], ARRAY[%s::bytea], ARRAY['token'],
+                                     ARRAY[1::smallint], ARRAY[%s::bigint], ARRAY[0::smallint], ARRAY[NULL::uuid],
+                                     ARRAY[%s::bytea], 1)""",
+            (scene.a, chain.listing(late.events), late.events[0].occurred_us, late.events[0].body),
         )
         report = await scene.d.verify(None, connection)
         assert (report.ok, report.unsealed) == (True, 1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventstore.domain import chain
-from eventstore.domain.record import Recorded
+from eventstore.domain.record import NewEvent, Recorded
 from tests import second_opinion
 from tests.histories import RUN, TENANT, histories, recorded
 from tests.writing import accepted, result, started, token
@@ -49,11 +50,18 @@ def header(event: Recorded) -> dict[str, object]:
     }
 
 
-@given(ROWS, st.binary(min_size=32, max_size=32))
-def test_a_second_implementation_gives_the_same_leaf_and_link(event: Recorded, before: bytes) -> None:
-    leaf = second_opinion.leaf(str(event.run_id), header(event), event.body)
-    assert chain.leaf(event) == leaf
-    assert chain.link(before, event) == second_opinion.link(before, leaf)
+@given(st.lists(ROWS, min_size=1, max_size=4), st.binary(min_size=32, max_size=32))
+def test_a_second_implementation_gives_the_same_items_and_link(batch: list[Recorded], before: bytes) -> None:
+    items = [second_opinion.item(header(event), event.body) for event in batch]
+    assert [chain.item(event) for event in batch] == items
+    assert chain.link(before, batch) == second_opinion.link(before, header(batch[0]), items)
+
+
+@given(st.lists(ROWS, max_size=4))
+def test_a_writer_lists_its_events_as_the_walk_reads_them(batch: list[Recorded]) -> None:
+    plain = [replace(event, encoding=0, key_id=None) for event in batch]
+    new = [NewEvent(event.type, event.version, event.occurred_us, event.body) for event in plain]
+    assert chain.listing(new) == second_opinion.listing([chain.item(event) for event in plain])
 
 
 @given(st.uuids(), st.uuids())
@@ -67,25 +75,41 @@ def test_the_format_never_changes() -> None:
     event = Recorded(RUN, 2, 1, "token", 1, at_us, at_us + 1, 0, None, b'{"text":"a"}', b"")
     genesis = chain.genesis(RUN, TENANT)
     assert genesis.hex() == "54653eb0d417cfcf1eec8f07e58293e52f15ad8b0f2614f67abf13641e7382d3"
-    assert chain.leaf(event).hex() == "a8dd9748263b2e31abe49fbead45e4ef725fb03059fca39f52627a36ca560586"
-    assert (
-        chain.leaf(replace(event, key_id=KEY)).hex()
-        == "d4591cf63209402e8c8c4d6f02b2d5e123ae9f095a2c1d73a6882ae233706dd7"
+    other = replace(event, seq=3, type="reasoning", key_id=KEY)
+    assert chain.item(event).hex() == (
+        "00010005746f6b656e00000000000000000000000000000000000000065bfeda25e0016193c97585a0f731ce7b"
+        "500bb69d2476816afb14c8d95ac8e6e865f680e9e438"
     )
-    assert chain.link(genesis, event).hex() == "77b2e47715dff536f1459f238100354083e032272e59dbee8f2993da00265d1e"
+    assert chain.item(other).hex() == (
+        "00010009726561736f6e696e6700001111111122223333444455555555555500065bfeda25e0016193c97585a0"
+        "f731ce7b500bb69d2476816afb14c8d95ac8e6e865f680e9e438"
+    )
+    assert chain.link(genesis, [event]).hex() == "0c4807f836c4ea30ccdb642ed1d1cb98b01408104ab1f718a942c20e8511b122"
+    assert (
+        chain.link(genesis, [event, other]).hex() == "adc37ab246e210e79e0948a27e70d7c488cb0b6c4e318b9a50f49153eb3e34fe"
+    )
 
 
 @given(ROWS, ROWS)
-def test_two_different_events_have_different_leaves(one: Recorded, other: Recorded) -> None:
-    zeros = UUID(int=0)  # "no key" is written as zeros
-    same = replace(one, key_id=one.key_id or zeros) == replace(other, key_id=other.key_id or zeros)
-    assert (chain.leaf(one) == chain.leaf(other)) == same
+def test_two_different_events_have_different_links(one: Recorded, other: Recorded) -> None:
+    def covered(event: Recorded) -> Recorded:  # the run is tied in by genesis, "no key" is written as zeros
+        return replace(event, run_id=RUN, key_id=event.key_id or UUID(int=0))
+
+    same = covered(one) == covered(other)
+    assert (chain.link(b"", [one]) == chain.link(b"", [other])) == same
 
 
-def test_a_name_that_runs_into_the_next_field_gives_another_leaf() -> None:
+@given(st.lists(ROWS, min_size=2, max_size=6), st.data())
+def test_the_same_events_in_other_appends_have_another_chain(events: list[Recorded], data: st.DataObject) -> None:
+    cut = data.draw(st.integers(1, len(events) - 1))
+    whole = chain.link(b"", events)
+    assert chain.link(chain.link(b"", events[:cut]), events[cut:]) != whole
+
+
+def test_a_name_that_runs_into_the_next_field_gives_another_item() -> None:
     event = Recorded(RUN, 2, 1, "token", 1, 1, 2, 0, None, b"", b"")
-    assert chain.leaf(event) != chain.leaf(replace(event, type="toke"))
-    assert chain.leaf(event) != chain.leaf(replace(event, type="token\x00"))
+    assert chain.item(event) != chain.item(replace(event, type="toke"))
+    assert chain.item(event) != chain.item(replace(event, type="token\x00"))
 
 
 def check(events: list[Recorded], head: Recorded | None = None, tenant: UUID = TENANT) -> chain.Verification:
@@ -123,29 +147,32 @@ EDITS: dict[str, Callable[[Recorded], Recorded]] = {
 @pytest.mark.parametrize("edit", EDITS)
 @settings(max_examples=25)
 @given(history=histories(), data=st.data())
-def test_every_edit_of_a_stored_event_is_found_at_its_place(
+def test_every_edit_of_a_stored_event_is_found_at_its_append(
     edit: str, history: list[Recorded], data: st.DataObject
 ) -> None:
+    """The append that the event came with does not fit, or already the event in its place."""
     place = data.draw(st.integers(0, len(history) - 1))
     edited = [*history[:place], EDITS[edit](history[place]), *history[place + 1 :]]
     found = check(edited, history[-1])
+    batch = [event for event in history if event.chain == history[place].chain]
     assert not found.ok
-    assert found.events == place
-    assert found.chain == (history[place - 1].chain if place else chain.genesis(RUN, TENANT))
-    assert found.fault_seq == edited[place].seq
+    assert found.events == batch[0].seq - 1
+    assert found.chain == (history[batch[0].seq - 2].chain if batch[0].seq > 1 else chain.genesis(RUN, TENANT))
+    assert found.fault_seq in {*(event.seq for event in batch), edited[place].seq}
     assert found.fault
 
 
 @given(histories(), st.data())
-def test_an_edit_with_its_own_hash_made_to_fit_is_found_by_the_next_event_or_the_head(
+def test_an_edit_with_its_own_hash_made_to_fit_is_found_by_the_next_append_or_the_head(
     history: list[Recorded], data: st.DataObject
 ) -> None:
     place = data.draw(st.integers(0, len(history) - 1))
-    before = history[place - 1].chain if place else chain.genesis(RUN, TENANT)
-    forged = replace(history[place], body=b"{}")
-    forged = replace(forged, chain=chain.link(before, forged))
-    found = check([*history[:place], forged, *history[place + 1 :]], history[-1])
-    assert not found.ok
+    forged = [replace(event, body=b"{}") if n == place else event for n, event in enumerate(history)]
+    batch = [event for event in forged if event.chain == history[place].chain]
+    before = history[batch[0].seq - 2].chain if batch[0].seq > 1 else chain.genesis(RUN, TENANT)
+    fits = chain.link(before, batch)
+    forged = [replace(event, chain=fits) if event.chain == history[place].chain else event for event in forged]
+    assert not check(forged, history[-1]).ok
 
 
 @given(histories(), st.data())
@@ -202,6 +229,25 @@ def test_a_head_that_says_another_seq_or_hash_is_found() -> None:
 def test_a_clock_that_ran_backwards_is_found_though_the_chain_fits() -> None:
     history = recorded([accepted(), started()])
     late = replace(history[1], recorded_us=history[0].recorded_us - 1)
-    late = replace(late, chain=chain.link(history[0].chain, late))
+    late = replace(late, chain=chain.link(history[0].chain, [late]))
     found = check([history[0], late])
     assert (found.ok, found.fault_seq) == (False, 2)
+
+
+def test_events_of_one_append_have_one_time_and_one_owner_though_the_chain_fits() -> None:
+    """The link holds only the first one's; the others' must be the same, or they could be changed unseen."""
+    history = recorded([accepted(), started(), token("a"), token("b")], joined={3, 4})
+    assert len({event.chain for event in history}) == 2
+    for other in (replace(history[3], epoch=9), replace(history[3], recorded_us=history[3].recorded_us + 1)):
+        found = check([*history[:3], other])
+        assert (found.ok, found.events, found.fault_seq) == (False, 1, 4)
+
+
+@given(histories(), st.data())
+def test_a_walk_can_go_on_from_any_link(history: list[Recorded], data: st.DataObject) -> None:
+    ends = [one for one, after in pairwise(history) if one.chain != after.chain] or history[-1:]
+    start = data.draw(st.sampled_from(ends))
+    walk = chain.Walk(RUN, start.chain, start.seq, start.recorded_us)
+    assert all(walk.add(event) for event in history[start.seq :])
+    assert walk.end()
+    assert (walk.seq, walk.chain) == (len(history), history[-1].chain)

@@ -18,22 +18,23 @@ from tests.bench.log.child import Child
 
 TEMPLATE: Final = "runwire_bench"
 
-# The append without its evidence is the same function with these statements taken out. Each must be there exactly once
-# and no hash may be left, or the comparison is with something else than it says.
-_LINK: Final = r"c_chain := sha256\(.*?\);"
-_KEEP: Final = r"e_chain\[k\] := c_chain;"
-UNHASHED: Final = (_LINK,)
-UNCHAINED: Final = (_LINK, _KEEP)
+# The append without its evidence is the same function with these statements changed. Each must be there exactly once
+# and no hash may be left, or the comparison is with something else than it says. A writer to such a log lists nothing.
+Change = tuple[str, str]
+_UNHASHED: Final[Change] = (r"c_chain := sha256\(.*?\);", "c_chain := h.chain;")
+_UNKEPT: Final[Change] = (r"v_link\[i\] := c_chain;", "")
+UNHASHED: Final = (_UNHASHED,)
+UNCHAINED: Final = (_UNHASHED, _UNKEPT)
 
 
 class AppendChanged(Exception):
     """The append function is no longer written as the benchmark knows it."""
 
 
-def without(definition: str, statements: Sequence[str]) -> str:
-    """The function's definition with these statements taken out."""
-    for statement in statements:
-        definition, found = re.subn(statement, "", definition, flags=re.DOTALL)
+def changed(definition: str, changes: Sequence[Change]) -> str:
+    """The function's definition with these statements changed."""
+    for statement, instead in changes:
+        definition, found = re.subn(statement, instead, definition, flags=re.DOTALL)
         if found != 1:
             raise AppendChanged(f"{statement!r} is there {found} times in the append function; look at ground.py")
     code = re.sub(r"--[^\n]*", "", definition)
@@ -56,14 +57,14 @@ class Ground:
         schema.upgrade(engine)
         engine.dispose()
 
-    def log(self, taken_out: Sequence[str] = ()) -> str:
-        """A new empty log, as the migrations make it, or with statements of its append taken out; answers its URL."""
+    def log(self, changes: Sequence[Change] = ()) -> str:
+        """A new empty log, as the migrations make it, or with statements of its append changed; answers its URL."""
         url = self.database(TEMPLATE)
-        if taken_out:
+        if changes:
             with self.connect(url) as connection:
                 row = connection.execute("SELECT pg_get_functiondef('runwire.append'::regproc)").fetchone()
                 assert row is not None
-                connection.execute(sql.SQL(without(row[0], taken_out)))
+                connection.execute(sql.SQL(changed(row[0], changes)))
                 connection.execute("ALTER TABLE runwire.event ALTER chain DROP NOT NULL")
         return url
 

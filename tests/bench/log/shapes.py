@@ -48,7 +48,7 @@ def cost(chained: Tally, other: Tally) -> float:
 async def shapes(report: Report, ground: Ground, seconds: float, chosen: Sequence[tuple[int, int]] = SHAPES) -> None:
     async with AsyncExitStack() as stack:
         logs = [ground.log(), ground.log(UNHASHED), ground.log(UNCHAINED)]
-        writers = [await stack.enter_async_context(appender(log)) for log in logs]
+        writers = [await stack.enter_async_context(appender(url, chained=url is logs[0])) for url in logs]
         for runs, events in chosen:
             for writer in writers:
                 await writer.open(runs)
