@@ -18,6 +18,7 @@ from eventstore import incarnation, signing
 from eventstore.checkpoints import Directory
 from eventstore.database import SCHEMA_VERSION, async_engine
 from eventstore.domain.note import BadNote
+from eventstore.following import follow
 from eventstore.incarnation import NotThisLog
 from eventstore.seal import Sealer
 from eventstore.settings import SealSettings
@@ -34,7 +35,7 @@ class CannotStart(Exception):
 def engine_of(settings: SealSettings) -> AsyncEngine:
     """The database as a sealer may use it."""
     url = settings.database_url.get_secret_value()
-    return async_engine(url, application="runwire-sealer", role="runwire_sealer", pool_size=2)
+    return async_engine(url, application="runwire-sealer", role="runwire_sealer", pool_size=3)
 
 
 async def place_of(engine: AsyncEngine, settings: SealSettings) -> Path:
@@ -73,7 +74,9 @@ async def serve(settings: SealSettings) -> None:
         if not place.exists() and settings.checkpoint_dir.exists() and any(settings.checkpoint_dir.iterdir()):
             logger.warning("a log without checkpoints, beside checkpoints of others", folder=str(place))
         sealer = build(engine, settings, place)
-        await _go_on(sealer, settings.seal_tick_s, stop)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(follow(engine, settings.seal_follow_events_per_s, settings.seal_tick_s, stop))
+            await _go_on(sealer, settings.seal_tick_s, stop)
     finally:
         await engine.dispose()
 

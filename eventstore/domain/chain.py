@@ -130,8 +130,13 @@ class Walk:
         self.chain = expected
         self._first, self._items = None, []
 
+    def refuse(self, seq: int, fault: str) -> None:
+        """Note a fault that only the caller can see; the first one counts."""
+        if self.fault is None:
+            self.fault, self.fault_seq = fault, seq
+
     def _found(self, seq: int, fault: str) -> bool:
-        self.fault, self.fault_seq = fault, seq
+        self.refuse(seq, fault)
         return False
 
 

@@ -22,6 +22,9 @@ GRANT SELECT ON alembic_version TO runwire_sealer, runwire_owner;
 GRANT SELECT ON runwire.event, runwire.head, runwire.run, runwire.sealed, runwire.sealer TO runwire_sealer;
 GRANT SELECT ON runwire.identity, runwire.block, runwire.checkpoint, runwire.gate
     TO runwire_sealer, runwire_worker, runwire_api;
-GRANT SELECT ON runwire.sealed TO runwire_api;
+GRANT SELECT ON runwire.sealed, runwire.followed, runwire.mismatch TO runwire_api;
+-- The walk over what was sealed keeps its own mark. A mark that is wrong costs a walk, not the log.
+GRANT SELECT, UPDATE ON runwire.followed TO runwire_sealer;
+GRANT SELECT, INSERT ON runwire.mismatch TO runwire_sealer;
 GRANT EXECUTE ON FUNCTION runwire.lead, runwire.add_block, runwire.keep_checkpoint, runwire.rebuild_sealed,
     runwire.shut_gate TO runwire_sealer;

@@ -56,6 +56,26 @@ CREATE TABLE runwire.gate (
 );
 INSERT INTO runwire.gate DEFAULT VALUES;
 
+-- How far what was sealed has been walked again, event by event: the last block that is done, and how many runs of the
+-- one after it. And the runs that did not fit their chain.
+CREATE TABLE runwire.followed (
+    single   boolean PRIMARY KEY DEFAULT true CHECK (single),
+    block_no bigint NOT NULL DEFAULT 0,
+    place    integer NOT NULL DEFAULT 0,
+    at       timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+INSERT INTO runwire.followed DEFAULT VALUES;
+
+CREATE TABLE runwire.mismatch (
+    run_id   uuid NOT NULL,
+    block_no bigint NOT NULL,
+    seq      integer NOT NULL,
+    fault    text NOT NULL,
+    found_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (run_id, block_no)
+);
+
+SELECT runwire.make_append_only('runwire.mismatch');
 SELECT runwire.make_append_only('runwire.block');
 SELECT runwire.make_append_only('runwire.checkpoint');
 SELECT runwire.make_append_only('runwire.identity');

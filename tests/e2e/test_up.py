@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from eventstore.database import sync_engine
 from ops.services import Endpoints
 from tests.e2e.stage import Stage, runwire
+from tests.machine import soon
 
 DRILL = {"pieces": 3, "rate_per_s": 0}
 
@@ -82,5 +83,12 @@ def test_the_servers_that_the_environment_names_are_used(folder: Path, services:
     try:
         assert sorted(stage.running.processes) == ["api", "model", "sealer", "worker-1"]
         assert stage.until_ended(stage.submit("drill", DRILL))[-1]["type"] == "result"
+        checked = sync_engine(url, application="tests")
+        with checked.connect().execution_options(
+            isolation_level="AUTOCOMMIT"
+        ) as connection:  # what was sealed is walked again, by the process that seals
+            walked = text("SELECT block_no FROM runwire.followed WHERE block_no > 0")
+            soon(lambda: connection.execute(walked).scalar_one_or_none() is not None)
+        checked.dispose()
     finally:
         stage.stop()

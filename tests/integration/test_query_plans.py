@@ -120,6 +120,12 @@ async def test_asking_for_five_hundred_runs_at_once_reads_no_partition_whole(fil
     assert_by_index(plan)
 
 
+async def test_what_was_sealed_is_read_again_by_index(filled: Filled) -> None:
+    connection, runs = filled
+    asked = {"runs": runs[:500], "afters": [0] * 500, "lasts": [EVENTS] * 500, "bytes": 4_000_000}
+    assert_by_index(await run_plan(connection, "follow", asked))
+
+
 @pytest.mark.parametrize("name", ["head", "run", "input"])
 async def test_one_run_is_found_by_its_primary_key(filled: Filled, name: str) -> None:
     connection, runs = filled
