@@ -82,8 +82,8 @@ async def check_database(settings: ApiSettings) -> None:
         raise CannotStart("the database has no Runwire tables; migrate it first: runwire migrate") from fault
     finally:
         await engine.dispose()
-    if (fault := version_fault(found[0][0] if found else None)) is not None:
-        raise CannotStart(f"the database {fault}")
+    if (wrong := version_fault(found[0][0] if found else None)) is not None:
+        raise CannotStart(f"the database {wrong}")
 
 
 def listening(settings: ApiSettings) -> socket:
