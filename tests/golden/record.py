@@ -44,12 +44,17 @@ async def record(database_url: str, work: Path, folder: Path) -> None:
 async def restore(database_url: str, folder: Path) -> AsyncEngine:
     """A golden log as its release left it, brought to the present revision; answers the way into it."""
     engine = sync_engine(database_url, application="golden")
-    schema.upgrade(engine, to=folder.name)
     owner = async_engine(database_url, application="golden", role=None, pool_size=2)
-    async with owner.begin() as connection:
-        await load(connection, read_rows(folder / "rows"))
-    schema.upgrade(engine)
-    engine.dispose()
+    try:
+        schema.upgrade(engine, to=folder.name)
+        async with owner.begin() as connection:
+            await load(connection, read_rows(folder / "rows"))
+        schema.upgrade(engine)
+    except BaseException:
+        await owner.dispose()
+        raise
+    finally:
+        engine.dispose()
     return owner
 
 

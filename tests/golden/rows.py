@@ -34,7 +34,7 @@ async def dump(connection: AsyncConnection) -> dict[str, str]:
 
 async def load(connection: AsyncConnection, tables: dict[str, str]) -> None:
     """These rows instead of what a new database holds; needs a superuser."""
-    await _make_room(connection, [UUID(json.loads(line)["run_id"]) for line in rows_of(tables["event"])])
+    await make_room(connection, [UUID(json.loads(line)["run_id"]) for line in rows_of(tables["event"])])
     await connection.execute(text("SET LOCAL session_replication_role = replica"))  # tables come in any order
     for table, lines in tables.items():
         await _empty(connection, table)
@@ -57,7 +57,7 @@ def write_rows(folder: Path, tables: dict[str, str]) -> None:
         (folder / f"{table}.jsonl").write_text(lines, encoding="utf-8")
 
 
-async def _make_room(connection: AsyncConnection, runs: Iterable[UUID]) -> None:
+async def make_room(connection: AsyncConnection, runs: Iterable[UUID]) -> None:
     """The partitions of these runs' weeks, as the database makes its own; theirs may be long past."""
     await connection.execute(text("SELECT runwire.ensure_partitions()"))
     await connection.execute(text("SET LOCAL ROLE runwire_owner"))
