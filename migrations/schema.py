@@ -12,7 +12,16 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
 from eventstore.database import version_number
-from migrations.waiting import WAIT_S, Holder, Patience, Watch, told, waited_in_vain
+from migrations.waiting import (
+    STATEMENT_TIMEOUT_MS,
+    WAIT_S,
+    Holder,
+    Patience,
+    Watch,
+    told,
+    took_too_long,
+    waited_in_vain,
+)
 
 HERE: Final = Path(__file__).parent
 VERSIONS: tuple[Path, ...] = (HERE / "versions",)
@@ -57,6 +66,12 @@ def upgrade(engine: Engine, *, to: str | None = None, wait_s: float = WAIT_S) ->
         try:
             _try(engine, target, patience, holders)
         except OperationalError as fault:
+            if took_too_long(fault):
+                raise SchemaError(
+                    f"The database is as it was: a statement took longer than {STATEMENT_TIMEOUT_MS / 1000:g} s, and "
+                    "appends may have waited for it.",
+                    "migrate again when less goes on",
+                ) from fault
             if not waited_in_vain(fault):
                 raise
             if not patience.pause():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from psycopg.errors import DeadlockDetected, LockNotAvailable
+from psycopg.errors import DeadlockDetected, LockNotAvailable, QueryCanceled
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
@@ -107,6 +107,11 @@ class Watch:
 def waited_in_vain(fault: OperationalError) -> bool:
     """Whether the database says that somebody else held what the migration wanted."""
     return isinstance(fault.orig, LockNotAvailable | DeadlockDetected)
+
+
+def took_too_long(fault: OperationalError) -> bool:
+    """Whether a statement of the migration itself was given up."""
+    return isinstance(fault.orig, QueryCanceled)
 
 
 def told(holders: list[Holder]) -> str:

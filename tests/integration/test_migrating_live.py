@@ -214,6 +214,22 @@ async def test_a_reader_that_never_ends_is_named_and_nothing_is_changed(
         assert schema.current(connection) != coming
 
 
+async def test_a_statement_that_works_too_long_is_given_up_with_all_that_was_done(
+    migrator: Engine, owner: AsyncEngine, coming: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would hold its locks for as long as it works, and every append behind them."""
+    (tmp_path / "coming.py").write_text(
+        COMING + "    op.execute('SELECT count(*) FROM generate_series(1, 1000000000000)')\n"
+    )
+    monkeypatch.setattr(waiting, "STATEMENT_TIMEOUT_MS", 300)
+    before = shape(migrator)
+    with pytest.raises(SchemaError, match="as it was: a statement took longer than"):
+        await asyncio.to_thread(schema.upgrade, migrator)
+    assert shape(migrator) == before
+    async with owner.connect() as connection:
+        assert await connection.run_sync(schema.current) != coming
+
+
 def test_the_command_says_in_one_line_who_is_in_the_way(services: Endpoints) -> None:
     url = new_database(services, "template0")
     plain = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
