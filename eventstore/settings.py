@@ -6,6 +6,8 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from eventstore.scrape import Address
+
 
 class StoreSettings(BaseSettings):
     """Read from RUNWIRE_* variables; limits carry their unit and are checked against each other here."""
@@ -40,6 +42,7 @@ class SealSettings(BaseSettings):
     seal_tick_s: float = Field(default=1.0, gt=0, description="how often moved heads are looked for")
     seal_lease_s: float = Field(default=5.0, gt=0, description="a silent sealer loses the lead after this long")
     seal_block_runs_max: int = Field(default=20_000, gt=0, description="runs in one block; more make more blocks")
+    seal_metrics: Address | None = Field(default=None, description="address of the sealer's metrics; unset: none")
     seal_start_s: float = Field(default=30.0, gt=0, description="a starting sealer waits this long for the database")
 
     @model_validator(mode="after")
