@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
@@ -83,10 +83,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     errors.install(app)
     for router in (runs.router, events.router, poll.router, workflows.router, health.router, metrics.router):
         app.include_router(router)
-    audit = APIRouter(prefix="/v1/audit", dependencies=[Depends(officers_only)])
-    audit.include_router(replay.router)
-    audit.include_router(verification.router)
-    app.include_router(audit)
+    for router in (replay.router, verification.router):
+        app.include_router(router, dependencies=[Depends(officers_only)])
     app.router.default = _page()
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
     app.add_middleware(Edge, body_bytes_max=settings.request_bytes_max, figures=figures)

@@ -53,6 +53,11 @@ class DatabaseWatch:
         )
         self._up.set(1)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether it answered when it was last asked."""
+        return self._since is None
+
     def met(self, fault: BaseException) -> None:
         """A call of the database failed. A refusal is an answer too."""
         said = getattr(getattr(fault, "orig", None), "sqlstate", None)

@@ -109,7 +109,7 @@ class VitalFigures(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """What is known."""
-        if (known := self._known) is not None:
+        if (known := self._known) is not None and self._database.is_up:
             for name, told, of in FIGURES:
                 if (value := of(known)) is not None:
                     yield GaugeMetricFamily(name, told, value=value)

@@ -25,7 +25,7 @@ from eventstore.tail import PAGE_EVENTS_MAX, Entry
 
 SPEED_MAX: Final = 1_000_000.0
 
-router = APIRouter(tags=["audit"])
+router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
 
 class Pace:
