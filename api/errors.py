@@ -9,17 +9,21 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
+import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
+from eventstore import partitions
 from eventstore.domain import errors as store
+
+logger = structlog.get_logger(__name__)
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
@@ -189,6 +193,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(store.EventStoreError, _any)
     for away in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(away, _log_away)
+    app.add_exception_handler(IntegrityError, _no_room)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
 
@@ -202,7 +207,18 @@ async def _any(request: Request, error: Exception) -> Response:
     return told(request_id_of(request), error)
 
 
-async def _log_away(request: Request, _: Exception) -> Response:
+async def _no_room(request: Request, error: Exception) -> Response:
+    """The log has no partition for this run: nothing was stored, and only an operator can make room."""
+    if not (isinstance(error, IntegrityError) and partitions.is_missing(error)):
+        raise error
+    request_id = request_id_of(request)
+    logger.error("refused: the log has no partition for this run", request_id=request_id, hint=partitions.HINT)
+    return told(request_id, store.LogUnavailable("The log has no room for this at the moment; nothing was stored."))
+
+
+async def _log_away(request: Request, error: Exception) -> Response:
+    if not isinstance(error, PoolTimeout):  # that says nothing of the database, only that all our connections are taken
+        request.app.state.figures.database.met(error)
     return told(request_id_of(request), store.LogUnavailable())
 
 

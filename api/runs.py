@@ -91,9 +91,11 @@ async def submit(request: Request, service: Asked, caller: Who) -> Response:
     headers = {"Location": location, **({"Idempotent-Replayed": "true"} if replayed else {})}
     if media_type == SSE:
         source = live(service.tails, opened.run_id, view, 0)
-        return StreamAnswer(source, event_stream(service.settings), service.waits, service.settings, headers)
+        figures = service.figures.stream("sse")
+        return StreamAnswer(source, event_stream(service.settings), service.waits, service.settings, figures, headers)
     wait_s = asked_wait(request, service.settings.poll_wait_s_max)
     if wait_s is not None:
+        request.state.waited = True
         headers["Preference-Applied"] = f"wait={wait_s:g}"
         if await until_ended(service.tails, service.waits, opened.run_id, wait_s, request.receive):
             return await _final(service, Sight(await _row(service, caller, opened.run_id), view), headers)

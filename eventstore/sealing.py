@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from time import perf_counter
 
 import structlog
 import uvloop
@@ -14,13 +15,15 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eventstore import incarnation, signing
+from eventstore import incarnation, scrape, signing
 from eventstore.checkpoints import Directory
 from eventstore.database import SCHEMA_VERSION, async_engine
 from eventstore.domain.note import BadNote
 from eventstore.following import follow
 from eventstore.incarnation import NotThisLog
-from eventstore.seal import Sealer
+from eventstore.metrics import SealerMetrics, new_registry
+from eventstore.scrape import NoDoor
+from eventstore.seal import Sealer, Tick
 from eventstore.settings import SealSettings
 from eventstore.signing import KeyFault
 from eventstore.sql import rows
@@ -66,6 +69,13 @@ async def serve(settings: SealSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     signing.load(settings.seal_key_file)  # a key that is not there is told at the start
+    registry = new_registry()
+    metrics = SealerMetrics(registry)
+    with scrape.serving(settings.seal_metrics, registry, "RUNWIRE_SEAL_METRICS"):
+        await _seal(settings, metrics, stop)
+
+
+async def _seal(settings: SealSettings, metrics: SealerMetrics, stop: asyncio.Event) -> None:
     engine = engine_of(settings)
     try:
         if not await _database_is_there(engine, settings.seal_start_s, stop):
@@ -74,18 +84,22 @@ async def serve(settings: SealSettings) -> None:
         if not place.exists() and settings.checkpoint_dir.exists() and any(settings.checkpoint_dir.iterdir()):
             logger.warning("a log without checkpoints, beside checkpoints of others", folder=str(place))
         sealer = build(engine, settings, place)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(follow(engine, settings.seal_follow_events_per_s, settings.seal_tick_s, stop))
-            await _go_on(sealer, settings.seal_tick_s, stop)
+        walk = asyncio.create_task(follow(engine, settings.seal_follow_events_per_s, settings.seal_tick_s, stop))
+        walk.add_done_callback(lambda _: stop.set())  # it ends early only by a fault of ours: be started again
+        try:
+            await _go_on(sealer, settings.seal_tick_s, stop, metrics)
+        finally:
+            stop.set()
+            await walk
     finally:
         await engine.dispose()
 
 
-async def _go_on(sealer: Sealer, tick_s: float, stop: asyncio.Event) -> None:
+async def _go_on(sealer: Sealer, tick_s: float, stop: asyncio.Event, metrics: SealerMetrics) -> None:
     ready = False
     while not stop.is_set():
         try:
-            tick = await sealer.tick()
+            tick = await _measured(sealer, metrics)
         except (SQLAlchemyError, OSError, LookupError) as fault:
             logger.warning("nothing sealed: the database is away", fault=type(fault).__name__)
             sealer.forget()
@@ -105,6 +119,21 @@ async def _go_on(sealer: Sealer, tick_s: float, stop: asyncio.Event) -> None:
                 await stop.wait()
         except TimeoutError:
             continue
+
+
+async def _measured(sealer: Sealer, metrics: SealerMetrics) -> Tick:
+    began = perf_counter()
+    try:
+        tick = await sealer.tick()
+    except (SQLAlchemyError, OSError, LookupError) as fault:
+        metrics.failed(fault, away=True)
+        raise
+    except (NotThisLog, BadNote, KeyFault) as fault:
+        metrics.failed(fault, away=False)
+        raise
+    seconds = perf_counter() - began
+    metrics.ticked(seconds, leading=tick.leading, blocks=tick.blocks, entries=tick.entries, fault=tick.fault)
+    return tick
 
 
 async def _database_is_there(engine: AsyncEngine, wait_s: float, stop: asyncio.Event) -> bool:
@@ -137,7 +166,7 @@ def main() -> int:
     )
     try:
         uvloop.run(serve(SealSettings()))
-    except (CannotStart, KeyFault, ValidationError) as fault:
+    except (CannotStart, NoDoor, KeyFault, ValidationError) as fault:
         print(f"sealer: {fault}", file=sys.stderr)
         return 1
     return 0

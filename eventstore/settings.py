@@ -6,6 +6,8 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from eventstore.scrape import Address
+
 
 class StoreSettings(BaseSettings):
     """Read from RUNWIRE_* variables; limits carry their unit and are checked against each other here."""
@@ -43,6 +45,7 @@ class SealSettings(BaseSettings):
     seal_follow_events_per_s: float = Field(
         default=20_000, gt=0, description="what was sealed is walked at most this fast; some 6 µs of CPU an event"
     )
+    seal_metrics: Address | None = Field(default=None, description="address of the sealer's metrics; unset: none")
     seal_start_s: float = Field(default=30.0, gt=0, description="a starting sealer waits this long for the database")
 
     @model_validator(mode="after")

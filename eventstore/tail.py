@@ -13,6 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Final
 from uuid import UUID
 
@@ -24,6 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from eventstore import log
 from eventstore.domain.lifecycle import TERMINAL_STATUSES, TERMINAL_TYPES
 from eventstore.domain.record import Fact, Recorded
+from eventstore.metrics import TailMetrics
 from eventstore.wakeups import MOVED, listen, parse_moved
 
 PAGE_EVENTS_MAX: Final = 500
@@ -139,13 +141,15 @@ class Tail:
 class Tails:
     """All tails of a process, fed by one listener and one reader."""
 
-    def __init__(self, engine: AsyncEngine, wakeups: Redis) -> None:
+    def __init__(self, engine: AsyncEngine, wakeups: Redis, metrics: TailMetrics | None = None) -> None:
         self._engine = engine
         self._wakeups = wakeups
         self._tails: dict[UUID, Tail] = {}
         self._dirty: set[UUID] = set()
         self._wake = asyncio.Event()
         self._connection: AsyncConnection | None = None
+        self._metrics = metrics or TailMetrics()
+        self._metrics.look_at(lambda: len(self._tails), lambda: len(self._dirty))
 
     @contextmanager
     def follow(self, run_id: UUID) -> Iterator[Tail]:
@@ -200,6 +204,7 @@ class Tails:
                 try:
                     await self._read_dirty()
                 except (SQLAlchemyError, OSError, TimeoutError) as fault:
+                    self._metrics.database.met(fault)
                     logger.warning("tails wait for the log", tails=len(self._tails), fault=type(fault).__name__)
                     await asyncio.sleep(AWAY_S)
 
@@ -219,11 +224,13 @@ class Tails:
         try:
             if self._connection is None:
                 self._connection = await self._open()
+            began = perf_counter()
             pages = await log.read_many(self._connection, asked, PAGE_EVENTS_MAX)
         except BaseException:
             self._dirty.update(asked)
             await self._close()
             raise
+        self._metrics.asked(perf_counter() - began, pages)
         for run_id, events in pages.items():
             if (tail := self._tails.get(run_id)) is not None:
                 tail.take(events)

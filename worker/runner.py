@@ -10,7 +10,7 @@ somebody else's, who will end it.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
@@ -31,6 +31,7 @@ from worker.history import History, read_history
 from worker.llm.model import Model
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Memo
+from worker.metrics import WorkerMetrics
 from worker.run import Run
 from worker.settings import WorkerSettings
 from worker.stops import Diverged, StopReason, WorkflowFailed
@@ -54,6 +55,7 @@ class Bench:
     lease_s: float
     owner: str
     clock_us: Callable[[], int]
+    metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
 
 
 async def read_facts(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[Fact]:
@@ -109,6 +111,8 @@ class Ownership:
             await self._end_error(workflow, "attempts_exhausted", "The run failed too often and was given up.")
             return
         await self._start(history, workflow, attempt)
+        if not history.started:
+            self._bench.metrics.first_event(history.accepted.at_us, self._writer.last_us)
         if workflow is None:
             await self._end_error(workflow, "workflow_unknown", "No worker knows this workflow.")
             return
@@ -255,6 +259,8 @@ class Ownership:
         state = await self._state()
         made = await self._assemble(workflow, state)
         await self._writer.record(endings.cancelled(state.cancel, made, validated))
+        for asked in (fact for fact in self._facts if fact.type == "cancel_requested"):
+            self._bench.metrics.cancelled(asked.at_us, self._writer.last_us)
 
     async def _end_error(self, workflow: Workflow | None, code: str, message: str, *, retryable: bool = False) -> None:
         state = await self._state()
@@ -288,7 +294,8 @@ class Ownership:
 
     async def _state(self) -> RunState:
         await self._writer.flush()
-        return fold(await read_facts(self._bench.engine, self._writer.run_id))
+        self._facts = await read_facts(self._bench.engine, self._writer.run_id)
+        return fold(self._facts)
 
     async def _assemble(self, workflow: Workflow | None, state: RunState) -> endings.Assembled:
         if workflow is None:

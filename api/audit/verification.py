@@ -13,7 +13,7 @@ from eventstore.domain.errors import UnknownRun
 from eventstore.domain.record import Recorded
 from eventstore.tail import PAGE_EVENTS_MAX
 
-router = APIRouter(tags=["audit"])
+router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
 
 class Verified(BaseModel):

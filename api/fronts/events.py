@@ -47,13 +47,15 @@ async def events(
         if media_type == JSON:
             feed = Feed(sight.view, cursor)
             page = await page_of(Pages(connection, run.run_id), feed, limit, service.settings)
+            service.figures.delivered("page", len(page.frames))
             return answer(
                 {**page.body(max(run.seq, feed.cursor)), "done": feed.closed or (sight.ended and cursor == run.seq)}
             )
     if sight.ended and cursor == run.seq:
         return Response(status_code=204)
     source = live(service.tails, run.run_id, sight.view, cursor)
-    return StreamAnswer(source, wire_for(media_type, service.settings), service.waits, service.settings)
+    figures = service.figures.stream("sse" if media_type == SSE else "ndjson")
+    return StreamAnswer(source, wire_for(media_type, service.settings), service.waits, service.settings, figures)
 
 
 router.add_api_route("/{run_id}/events", events, methods=["GET"], responses=STREAMS, response_class=Response)

@@ -50,6 +50,7 @@ async def poll(
     if wait_s is not None:
         headers["Preference-Applied"] = f"wait={wait_s:g}"
     if wait_s and not sight.ended:
+        request.state.waited = True
         seen = (
             sight.run.seq if has_version(request, _version(sight, sight.run.seq, sight.run.status, asked)) else cursor
         )
@@ -69,6 +70,7 @@ async def _news(service: Service, sight: Sight, asked: tuple[int, int], headers:
         pages = Pages(connection, run_id)
         page = await page_of(pages, Feed(view, after), limit or None, service.settings)
         known = await service.states.at_end(pages, view)
+    service.figures.delivered("poll", len(page.frames))
     state = public(known.state)
     body: dict[str, Any] = {"id": run_id, **page.body(known.seq), **{name: state[name] for name in SHOWN}}
     etag = _version(sight, known.seq, known.state.status, asked)

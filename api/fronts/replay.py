@@ -25,7 +25,7 @@ from eventstore.tail import PAGE_EVENTS_MAX, Entry
 
 SPEED_MAX: Final = 1_000_000.0
 
-router = APIRouter(tags=["audit"])
+router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
 
 class Pace:
@@ -137,4 +137,5 @@ async def replay(
         return Response(status_code=204)
     feed = Feed(sight.view, cursor, upto=end)
     source = ReplaySource(service.reading, sight.run.run_id, feed, pace)
-    return StreamAnswer(nullcontext(source), wire_for(media_type, service.settings), service.waits, service.settings)
+    wire, figures = wire_for(media_type, service.settings), service.figures.stream("replay")
+    return StreamAnswer(nullcontext(source), wire, service.waits, service.settings, figures)

@@ -15,6 +15,7 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.figures import Outcome, StreamFigures
 from api.fronts.feed import Frame
 from api.fronts.sources import Source
 from api.fronts.waits import Wait, Waits
@@ -73,6 +74,7 @@ class StreamAnswer(Response):
         wire: Wire,
         waits: Waits,
         settings: ApiSettings,
+        figures: StreamFigures,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.status_code = 200
@@ -81,6 +83,7 @@ class StreamAnswer(Response):
         self._wire = wire
         self._waits = waits
         self._settings = settings
+        self._figures = figures
         self.init_headers({**HEADERS, **(headers or {}), "Content-Type": wire.media_type})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,14 +92,24 @@ class StreamAnswer(Response):
             await send(start)
             await self._send(send, b"", more=False)
             return
-        async with self._waits.open(receive) as wait:
-            try:
-                await send(start)
-                with self._source as source:
-                    await self._write(source, wait, send)
-                await self._send(send, b"", more=False)
-            except Stuck:
-                await _cut(scope, wait)
+        outcome: Outcome = "broken"
+        self._figures.opened()
+        try:
+            async with self._waits.open(receive) as wait:
+                try:
+                    await send(start)
+                    with self._source as source:
+                        await self._write(source, wait, send)
+                        outcome = "ended" if source.closed else "left" if wait.gone.is_set() else "drained"
+                    await self._send(send, b"", more=False)
+                except Stuck:
+                    outcome = "cut"
+                    await _cut(scope, wait)
+        except asyncio.CancelledError:
+            outcome = "drained"
+            raise
+        finally:
+            self._figures.closed(outcome)
 
     async def _write(self, source: Source, wait: Wait, send: Send) -> None:
         clock = asyncio.get_running_loop().time
@@ -108,6 +121,7 @@ class StreamAnswer(Response):
                 for group in self._groups(frames):
                     await self._send(send, opening + group)
                     opening = b""
+                self._figures.delivered(len(frames))
                 spoke = clock()
             elif clock() - spoke >= keepalive_s:
                 if self._wire.keepalive:
