@@ -75,7 +75,7 @@ async def opened(settings: ApiSettings, policies: Policies, waits: Waits) -> Asy
             handoff=handoff,
             offers=Offers(reading),
             keys=Keys(reading),
-            states=States(settings.states_max, settings.state_events_max),
+            states=States(settings.states_max, settings.state_bytes_max),
             errands=errands,
         )
     finally:
