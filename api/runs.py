@@ -32,7 +32,7 @@ from api.negotiation import (
 )
 from api.service import Asked, Service, Who
 from api.shapes import RunInList, RunList, RunStatus, answer, is_done, links, state_body, version
-from api.states import Known, Pages, state_at
+from api.states import Known, Pages
 from api.submission import judged, read_object, read_wish, submission
 from eventstore import catalogue, log, wakeups
 from eventstore.catalogue import RunRow
@@ -186,13 +186,13 @@ async def show_run(
         if at is None and has_version(request, etag := version(view, run.seq, run.status)):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
         pages = Pages(connection, run.run_id)
-        known = await _state_then(pages, sight, at) if at else await service.states.at_end(pages, view)
+        known = await _state_then(service, pages, sight, at) if at else await service.states.at_end(pages, view)
     return _state(sight, known, {})
 
 
-async def _state_then(pages: Pages, sight: Sight, at: str) -> Known:
+async def _state_then(service: Service, pages: Pages, sight: Sight, at: str) -> Known:
     if DIGITS.fullmatch(at):
-        known = await state_at(pages, sight.view, seq=in_log(int(at), sight.run.seq))
+        known = await service.states.at(pages, sight.view, seq=in_log(int(at), sight.run.seq))
     else:
         try:
             moment = datetime.fromisoformat(at.replace(" ", "+"))  # an unescaped `+` arrives as a blank
@@ -200,7 +200,7 @@ async def _state_then(pages: Pages, sight: Sight, at: str) -> Known:
             moment = None
         if moment is None or moment.tzinfo is None:
             raise BadRequest(faults=[Fault("/query/at", "must be a seq or an RFC 3339 time with its offset")])
-        known = await state_at(pages, sight.view, at_us=to_us(moment))
+        known = await service.states.at(pages, sight.view, at_us=to_us(moment))
     if known.seq == 0:
         raise BadRequest(faults=[Fault("/query/at", "lies before the beginning of this run")])
     return known

@@ -85,7 +85,7 @@ async def opened(
             handoff=handoff,
             offers=Offers(reading),
             keys=Keys(reading),
-            states=States(settings.states_max, settings.state_events_max),
+            states=States(settings.states_max, settings.state_bytes_max),
             errands=errands,
             figures=figures,
         )

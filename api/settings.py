@@ -5,8 +5,8 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from eventstore.log import PAGE_EVENTS_MAX
 from eventstore.settings import StoreSettings
-from eventstore.tail import PAGE_EVENTS_MAX
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -33,8 +33,8 @@ class ApiSettings(StoreSettings):
     list_runs_max: int = Field(default=100, gt=0)
     list_runs_default: int = Field(default=20, gt=0)
     replay_gap_s_max: float = Field(default=10.0, gt=0, description="a paced replay never pauses longer than this")
-    states_max: int = Field(default=512, gt=0, description="folded states kept in memory for polls")
-    state_events_max: int = Field(default=500_000, gt=0, description="events in all folded states together")
+    states_max: int = Field(default=512, gt=0, description="folded states kept in memory")
+    state_bytes_max: int = Field(default=134_217_728, gt=0, description="about the bytes of all folded states together")
     errands_max: int = Field(default=1_000, gt=0, description="wake-ups and hand-overs under way at once")
     drain_s: int = Field(default=5, gt=0, description="open requests get this long when the process stops")
 

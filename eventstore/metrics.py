@@ -7,10 +7,9 @@ run, a tenant, a key or anything that somebody sent.
 
 import time
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
-from uuid import UUID
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.metrics_core import Metric
@@ -184,12 +183,12 @@ class TailMetrics:
         self._tails.set_function(tails)
         self._due.set_function(due)
 
-    def asked(self, seconds: float, pages: Mapping[UUID, list[Recorded]]) -> None:
-        """The log answered one question."""
+    def asked(self, seconds: float, pages: Sequence[Sequence[Recorded]]) -> None:
+        """The log answered one question; no page is empty."""
         self._ask_seconds.observe(seconds)
         if pages:
-            self._events.inc(sum(map(len, pages.values())))
-            oldest_us = min(page[0].recorded_us for page in pages.values())
+            self._events.inc(sum(map(len, pages)))
+            oldest_us = min(page[0].recorded_us for page in pages)
             self._lag.observe(max(0.0, time.time() - oldest_us / 1e6))
         self.database.answered()
 

@@ -36,8 +36,6 @@ from worker.run import Run
 from worker.settings import WorkerSettings
 from worker.stops import Diverged, StopReason, WorkflowFailed
 
-PAGE_EVENTS = 1_000
-
 logger = structlog.get_logger(__name__)
 
 
@@ -63,11 +61,11 @@ async def read_facts(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[
     facts: list[Fact] = []
     while True:
         async with engine.connect() as connection:
-            page = await log.read_after(connection, run_id, after, PAGE_EVENTS)
-        facts += [event.fact() for event in page]
-        if len(page) < PAGE_EVENTS:
+            page = await log.read_after(connection, run_id, after)
+        facts += [event.fact() for event in page.events]
+        if not page.more:
             return facts
-        after = page[-1].seq
+        after = page.events[-1].seq
 
 
 async def advance(bench: Bench, run_id: UUID, handover: asyncio.Event) -> None:
@@ -96,10 +94,12 @@ class Ownership:
         self._writer = writer
         self._handover = handover
         self._facts: list[Fact] = []
+        self._folded = RunState()
+        self._folded_to = 0
 
     async def carry(self) -> None:
         """Everything between the claim and the terminal event."""
-        self._facts = await read_facts(self._bench.engine, self._writer.run_id)
+        await self._read_on()
         history = read_history(self._facts)
         workflow = self._bench.workflows.get(history.accepted.data["workflow"])
         if history.cancel is not None:
@@ -275,7 +275,8 @@ class Ownership:
     async def _hand_over(self) -> None:
         """Give the run back on purpose: what is half said is dead, and the next owner need not wait for the lease."""
         await self._writer.flush()
-        history = read_history(await read_facts(self._bench.engine, self._writer.run_id))
+        await self._read_on()
+        history = read_history(self._facts)
         key, dead = next(iter(history.left_open()), ("run", []))
         attempt = history.attempts.get(key, 0) + 1
         await self._writer.record(
@@ -292,10 +293,17 @@ class Ownership:
         async with self._bench.engine.begin() as connection:
             await log.release(connection, self._writer.run_id, self._writer.epoch)
 
+    async def _read_on(self) -> None:
+        """What was stored since we last looked. The log behind us is ours alone while nobody fences us."""
+        after = self._facts[-1].seq if self._facts else 0
+        self._facts += await read_facts(self._bench.engine, self._writer.run_id, after)
+
     async def _state(self) -> RunState:
         await self._writer.flush()
-        self._facts = await read_facts(self._bench.engine, self._writer.run_id)
-        return fold(self._facts)
+        await self._read_on()
+        self._folded = fold(self._facts[self._folded_to :], self._folded)
+        self._folded_to = len(self._facts)
+        return self._folded
 
     async def _assemble(self, workflow: Workflow | None, state: RunState) -> endings.Assembled:
         if workflow is None:

@@ -38,7 +38,11 @@ STREAMS: Final[dict[int | str, dict[str, Any]]] = {
 async def events(
     request: Request, service: Asked, caller: Who, run_id: str, after: After = None, limit: Limit = None
 ) -> Response:
-    """The events of a run after a cursor: what is stored, then what comes, to the terminal event."""
+    """The events of a run after a cursor: what is stored, then what comes, to the terminal event.
+
+    As `application/json` it is one page, and a page of large events is shorter than `limit`: only `more` tells of what
+    is left.
+    """
     media_type = preferred(request, [SSE, NDJSON, JSON])
     async with service.reading.connect() as connection:
         sight = await see(connection, service, caller, run_id)

@@ -13,18 +13,7 @@ from eventstore.domain import chain
 from eventstore.domain.events import Body, CancelRequested, Person, new_event
 from eventstore.domain.lifecycle import CONTROL_TYPES, TABLE
 from eventstore.domain.record import Recorded
-from tests.writing import (
-    NOW_US,
-    append,
-    batch,
-    claim,
-    new_tenant,
-    open_run,
-    result,
-    running,
-    started,
-    token,
-)
+from tests.writing import NOW_US, append, batch, claim, events_of, new_tenant, open_run, result, running, started, token
 
 CANCEL = new_event(CancelRequested(by=Person(subject="ada", role="user"), reason="enough"), NOW_US)
 
@@ -36,7 +25,7 @@ async def tenant(owner_engine: AsyncEngine) -> UUID:
 
 async def read(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[Recorded]:
     async with engine.connect() as connection:
-        return await log.read_after(connection, run_id, after, 1000)
+        return await events_of(connection, run_id, after)
 
 
 async def test_the_database_holds_the_life_cycle_table_of_the_domain(owner_engine: AsyncEngine) -> None:
