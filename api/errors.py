@@ -21,6 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 
 from eventstore import partitions
+from eventstore.database import is_shut_gate
 from eventstore.domain import errors as store
 
 logger = structlog.get_logger(__name__)
@@ -129,7 +130,9 @@ KINDS: Final[Mapping[type[Exception], Kind]] = {
     store.PolicyError: Kind(500, "internal", "Internal error"),
     store.IdempotencyMismatch: Kind(422, "idempotency-mismatch", "Idempotency key used before"),
     store.LogUnavailable: Kind(503, "log-unavailable", "Log unavailable"),
+    store.LogShut: Kind(503, "log-shut", "Log shut"),
 }
+SHUT_RETRY_S: Final = 15  # a person has to come first
 INTERNAL: Final = KINDS[store.EventStoreError]
 UNAVAILABLE: Final = KINDS[store.LogUnavailable]
 
@@ -179,7 +182,8 @@ def told(request_id: str, error: Exception) -> Response:
     kind = KINDS.get(type(error), INTERNAL)
     if kind.status == 500:
         return problem(request_id, kind, "Something went wrong on our side. Name the request id when you ask about it.")
-    retry = {"Retry-After": "1"} if kind.status == 503 else {}
+    wait_s = SHUT_RETRY_S if isinstance(error, store.LogShut) else 1
+    retry = {"Retry-After": str(wait_s)} if kind.status == 503 else {}
     if isinstance(error, Refusal):
         faults, allowed, headers = error.faults, error.allowed, {**error.headers, **retry}
         return problem(request_id, kind, str(error), faults=faults, allowed=allowed, headers=headers)
@@ -217,6 +221,8 @@ async def _no_room(request: Request, error: Exception) -> Response:
 
 
 async def _log_away(request: Request, error: Exception) -> Response:
+    if is_shut_gate(error):  # the database is there
+        return told(request_id_of(request), store.LogShut())
     if not isinstance(error, PoolTimeout):  # that says nothing of the database, only that all our connections are taken
         request.app.state.figures.database.met(error)
     return told(request_id_of(request), store.LogUnavailable())

@@ -6,10 +6,11 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-SCHEMA_VERSION: Final = "0002"  # the migration that this release's statements need
+SCHEMA_VERSION: Final = "0003"  # the migration that this release's statements need
 
 # A black hole on the network must not hold a writer longer than a lease: connect, data in flight and idle are bounded.
 CONNECT: Final = {"connect_timeout": 3, "tcp_user_timeout": 5000, "keepalives_idle": 10, "keepalives_interval": 5}
+SHUT_SQLSTATE: Final = "57000"
 SESSION: Final = {
     "statement_timeout": "5s",
     "lock_timeout": "3s",
@@ -18,6 +19,11 @@ SESSION: Final = {
     # Every hot statement names its run, so a plan for that run touches one partition; a generic plan would lock all.
     "plan_cache_mode": "force_custom_plan",
 }
+
+
+def is_shut_gate(fault: BaseException) -> bool:
+    """Whether this is the gate's refusal (runwire.refuse_while_shut), and not a server that is away."""
+    return getattr(getattr(fault, "orig", None), "sqlstate", None) == SHUT_SQLSTATE
 
 
 def _arguments(application: str, role: str | None) -> dict[str, object]:

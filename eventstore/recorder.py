@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eventstore import log
 from eventstore.arrays import NotPackable
+from eventstore.database import is_shut_gate
 from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable, RunClosed, UnknownRun
 from eventstore.domain.events import Body, new_event
 from eventstore.domain.record import NewEvent
@@ -327,7 +328,8 @@ class Recorder:
                 return
             except (DBAPIError, SQLAlchemyError, OSError, TimeoutError) as fault:
                 if not told:
-                    logger.warning("the log is away: the same batch again", fault=type(fault).__name__, runs=len(group))
+                    why = "takes no events until an operator acknowledges" if is_shut_gate(fault) else "is away"
+                    logger.warning(f"the log {why}: the same batch again", fault=type(fault).__name__, runs=len(group))
                 told = True
                 self._metrics.unanswered(fault, sent=self._connection is not None)
                 await self._discard(broken=True)

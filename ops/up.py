@@ -32,6 +32,7 @@ READY_S: Final = 60.0
 WORKER_READY: Final = "worker ready"
 SCRIPTED: Final = "scripted"
 SEALER: Final = "sealer"
+SEALER_ONLY: Final = "RUNWIRE_CHECKPOINT_"  # who does not seal needs no key to the bucket
 LOOK_S: Final = 0.1
 
 Say = Callable[[str], None]
@@ -172,6 +173,7 @@ def _children(options: Options, endpoints: Endpoints, scripted_port: int | None,
     }
     seal = seals.ensure(options.data).environ()
     children = [ChildSpec(SEALER, python("eventstore.sealing"), {**env, **seal}, ready=watch.sealer_is_ready)]
+    env = {name: value for name, value in env.items() if not name.startswith(SEALER_ONLY)}
     if scripted_port is not None:
         env["RUNWIRE_SCRIPTED_URL"] = _scripted_url(scripted_port)
         # The port is fixed, so that it answers where the workers look for it when it is started again.

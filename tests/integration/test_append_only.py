@@ -168,7 +168,7 @@ async def test_every_table_of_the_log_has_its_triggers_and_they_always_fire(owne
             text("SELECT tgrelid::regclass::text, tgname, tgenabled FROM pg_trigger WHERE tgname LIKE 'refuse%'")
         )
         triggers = {(table, name): enabled for table, name, enabled in found}
-    sealed = ["runwire.block", "runwire.checkpoint", "runwire.identity", "runwire.mismatch"]
+    sealed = [f"runwire.{name}" for name in ("block", "block_set_aside", "checkpoint", "identity", "mismatch")]
     tables = ["runwire.event", "runwire.input", *sealed, *await partitions(owner_engine)]
     assert len(tables) > 6
     assert triggers == {(table, name): "A" for table in tables for name in ("refuse_change", "refuse_truncate")}
@@ -211,7 +211,18 @@ async def test_roles_hold_exactly_the_rights_that_were_meant(owner_engine: Async
     assert calls == {
         *((name, "runwire_worker") for name in ("append", "claim", "release", "forgotten", "ensure_partitions")),
         *((name, "runwire_api") for name in ("open_run", "control", "ensure_partitions")),
-        *((name, "runwire_sealer") for name in ("lead", "add_block", "keep_checkpoint", "rebuild_sealed", "shut_gate")),
+        *(
+            (name, "runwire_sealer")
+            for name in (
+                "lead",
+                "add_block",
+                "keep_checkpoint",
+                "rebuild_sealed",
+                "shut_gate",
+                "rest_heads",
+                "wake_heads",
+            )
+        ),
     }
 
 
