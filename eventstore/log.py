@@ -18,10 +18,11 @@ from eventstore.arrays import Byteas, Int2s, Int4s, Int8s, NotPackable, Texts, U
 from eventstore.domain import chain
 from eventstore.domain.lifecycle import Status
 from eventstore.domain.record import PLAIN_JSON, NewEvent, Recorded
-from eventstore.sql import rows
+from eventstore.sql import hot_rows, rows
 
 PAGE_EVENTS_MAX: Final = 500
 PAGE_BYTES_MAX: Final = 1_048_576
+_BODY: Final = 9  # its place in a row that is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ async def append(connection: AsyncConnection, batches: Sequence[Batch], lease_s:
     """Store batches for many runs: one call, one verdict per run, in the order given. A batch without events is a
     heartbeat. A bad verdict for one run never touches another."""
     events = [event for batch in batches for event in batch.events]
-    result = await rows(
+    result = await hot_rows(
         connection,
         "append",
         {
@@ -194,7 +195,7 @@ async def read_many(
         "limit": limit,
         "bytes": bytes_max,
     }
-    result = await rows(connection, "read_many", asked)
+    result = await hot_rows(connection, "read_many", asked)
     cut = _cut(result)
     found: dict[UUID, list[Recorded]] = {}
     for row in result:
@@ -208,7 +209,7 @@ async def read_many(
 
 def _cut(result: list[Any]) -> Any:
     """Take off the row without a body that says that the log holds more, if there is one."""
-    return result.pop() if result and result[-1].body is None else None
+    return result.pop() if result and result[-1][_BODY] is None else None
 
 
 async def head(connection: AsyncConnection, run_id: UUID) -> Head | None:

@@ -81,7 +81,8 @@ class RunWriter:
         self._batch_no = 0
         self._waiting: list[Entry] = []
         self._chars = 0
-        self._moved = asyncio.Event()
+        self._moved: asyncio.Event | None = None  # made by whoever waits: most batches are settled with nobody waiting
+        self._failed = asyncio.Event()
 
     def push(self, body: Body) -> Entry:
         """Put an event on its way without waiting for it."""
@@ -112,7 +113,7 @@ class RunWriter:
         while entry.seq is None:
             if (fault := entry.fault or self.fault) is not None:
                 raise fault
-            await self._moved.wait()
+            await self._news()
         return entry
 
     async def flush(self) -> None:
@@ -132,7 +133,7 @@ class RunWriter:
         if self._chars > BUFFER_CHARS_MAX and self.fault is None:
             with self._metrics.full():
                 while self._chars > BUFFER_CHARS_MAX and self.fault is None:
-                    await self._moved.wait()
+                    await self._news()
         if self.fault is not None:
             raise self.fault
 
@@ -162,7 +163,7 @@ class RunWriter:
     async def broken(self) -> None:
         """Wait until this owner can write no more."""
         while self.fault is None or self._may_go_on():
-            await self._moved.wait()
+            await self._failed.wait()
 
     def _may_go_on(self) -> bool:
         return isinstance(self.fault, AppendRefused) and self.fault.verdict == "refused"
@@ -170,6 +171,8 @@ class RunWriter:
     def fail(self, fault: EventStoreError) -> None:
         """Nothing more will be stored for this owner."""
         self.fault = self.fault or fault
+        self._failed.set()
+        self._failed = asyncio.Event()
         self._tell()
 
     def drop_refused(self) -> EventStoreError | None:
@@ -182,9 +185,15 @@ class RunWriter:
             self._waiting, self._chars, self.fault = [], 0, None
         return fault
 
+    async def _news(self) -> None:
+        if self._moved is None:
+            self._moved = asyncio.Event()
+        await self._moved.wait()
+
     def _tell(self) -> None:
-        self._moved.set()
-        self._moved = asyncio.Event()
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
 
     @property
     def has_events(self) -> bool:

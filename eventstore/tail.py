@@ -29,7 +29,8 @@ from eventstore.log import PAGE_EVENTS_MAX
 from eventstore.metrics import TailMetrics
 from eventstore.wakeups import MOVED, listen, parse_moved
 
-RING_EVENTS_MAX: Final = 1_000
+# Enough for readers near the end, and no more: each event that is kept lengthens the garbage collector's pauses.
+RING_EVENTS_MAX: Final = 256
 RING_BYTES_MAX: Final = 1_048_576
 ASK_RUNS_MAX: Final = 500
 TIMER_S: Final = 1.0
@@ -45,7 +46,8 @@ class Entry:
 
     def __init__(self, recorded: Recorded) -> None:
         self.recorded = recorded
-        self.frames: dict[object, bytes | None] = {}
+        # By the name of the view: a mapping of names and bytes is nothing that the garbage collector must look into.
+        self.frames: dict[str, bytes | None] = {}
         self._fact: Fact | None = None
 
     @property
@@ -96,9 +98,13 @@ class Tail:
             self.cursor = min(after, end)
             self.ended = head is not None and self.cursor == end and head.status in TERMINAL_STATUSES
 
-    async def moved(self, after: int, timeout_s: float) -> bool:
+    async def moved(self, after: int, timeout_s: float | None) -> bool:
         """Wait until there is something after this cursor; False when the time is over."""
         try:
+            if timeout_s is None:
+                while self.cursor is None or self.cursor <= after:
+                    await self._moved.wait()
+                return True
             async with asyncio.timeout(timeout_s):
                 while self.cursor is None or self.cursor <= after:
                     await self._moved.wait()

@@ -20,6 +20,7 @@ from eventstore import catalogue, scrape, wakeups
 from eventstore.database import async_engine
 from eventstore.handoff import Handoff
 from eventstore.metrics import RecorderMetrics, new_registry
+from eventstore.pauses import keep_pauses_short
 from eventstore.recorder import Recorder
 from eventstore.scrape import NoDoor
 from eventstore.settings import StoreSettings
@@ -107,6 +108,7 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         queue = Worker(broker, worker_threads=2, worker_timeout=200)
         async with host.open():
             await asyncio.to_thread(queue.start)
+            keep_pauses_short()
             logger.info("worker ready", owner=bench.owner, workflows=sorted(WORKFLOWS))
             await stop.wait()
             # First the queue, then the runs: a run that is handed back must not come back to this very process.
