@@ -101,7 +101,7 @@ async def test_a_recorder_behind_the_gate_holds_a_bounded_buffer_and_stores_all_
         await d.acknowledge()
         await asyncio.wait_for(producer, 20)
     async with d.api.connect() as connection:
-        events = await log.read_after(connection, mine, 0, 20_000)
+        events = (await log.read_after(connection, mine, 0, 20_000)).events
         head = await log.head(connection, mine)
     assert head is not None
     assert chain.verify(mine, head.tenant_id, events, head.seq, head.chain).ok
