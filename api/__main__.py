@@ -18,6 +18,7 @@ from api.server import ApiServer, listen
 from api.settings import ApiSettings
 from eventstore.database import async_engine, version_fault
 from eventstore.domain.errors import PolicyError
+from eventstore.pauses import keep_pauses_short
 from eventstore.sql import rows
 
 logger = structlog.get_logger("api")
@@ -35,6 +36,7 @@ def main() -> int:
         app = create_app(settings)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(check_database(settings))
+            keep_pauses_short()
             runner.run(serve(app, settings, listening(settings)))
     except (CannotStart, PolicyError) as fault:
         print(f"runwire api: {fault}", file=sys.stderr)

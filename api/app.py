@@ -6,16 +6,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from api import errors, health, policies, runs, service, workflows
+from api import errors, health, metrics, policies, runs, service, workflows
 from api.audit import verification
 from api.callers import Caller
 from api.errors import NotAllowed, Problem
+from api.figures import ApiFigures
 from api.fronts import events, poll, replay
 from api.fronts.waits import Waits
 from api.middleware import Edge
@@ -61,11 +62,11 @@ async def officers_only(caller: Who) -> Caller:
 def create_app(settings: ApiSettings) -> FastAPI:
     """The API. Reads the policies now, so that a broken one stops the start."""
     loaded = policies.load(settings.policies)
-    waits = Waits()
+    waits, figures = Waits(settings.send_timeout_s), ApiFigures()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with service.opened(settings, loaded, waits) as app.state.service:
+        async with service.opened(settings, loaded, waits, figures) as app.state.service:
             yield
 
     app = FastAPI(
@@ -78,16 +79,15 @@ def create_app(settings: ApiSettings) -> FastAPI:
         responses=PROBLEMS,
     )
     app.state.waits = waits
+    app.state.figures = figures
     errors.install(app)
-    for router in (runs.router, events.router, poll.router, workflows.router, health.router):
+    for router in (runs.router, events.router, poll.router, workflows.router, health.router, metrics.router):
         app.include_router(router)
-    audit = APIRouter(prefix="/v1/audit", dependencies=[Depends(officers_only)])
-    audit.include_router(replay.router)
-    audit.include_router(verification.router)
-    app.include_router(audit)
+    for router in (replay.router, verification.router):
+        app.include_router(router, dependencies=[Depends(officers_only)])
     app.router.default = _page()
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
-    app.add_middleware(Edge, body_bytes_max=settings.request_bytes_max)
+    app.add_middleware(Edge, body_bytes_max=settings.request_bytes_max, figures=figures)
     return app
 
 

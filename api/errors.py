@@ -9,17 +9,22 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import orjson
+import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 
+from eventstore import partitions
+from eventstore.database import is_shut_gate
 from eventstore.domain import errors as store
+
+logger = structlog.get_logger(__name__)
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
@@ -125,7 +130,9 @@ KINDS: Final[Mapping[type[Exception], Kind]] = {
     store.PolicyError: Kind(500, "internal", "Internal error"),
     store.IdempotencyMismatch: Kind(422, "idempotency-mismatch", "Idempotency key used before"),
     store.LogUnavailable: Kind(503, "log-unavailable", "Log unavailable"),
+    store.LogShut: Kind(503, "log-shut", "Log shut"),
 }
+SHUT_RETRY_S: Final = 15  # a person has to come first
 INTERNAL: Final = KINDS[store.EventStoreError]
 UNAVAILABLE: Final = KINDS[store.LogUnavailable]
 
@@ -175,7 +182,8 @@ def told(request_id: str, error: Exception) -> Response:
     kind = KINDS.get(type(error), INTERNAL)
     if kind.status == 500:
         return problem(request_id, kind, "Something went wrong on our side. Name the request id when you ask about it.")
-    retry = {"Retry-After": "1"} if kind.status == 503 else {}
+    wait_s = SHUT_RETRY_S if isinstance(error, store.LogShut) else 1
+    retry = {"Retry-After": str(wait_s)} if kind.status == 503 else {}
     if isinstance(error, Refusal):
         faults, allowed, headers = error.faults, error.allowed, {**error.headers, **retry}
         return problem(request_id, kind, str(error), faults=faults, allowed=allowed, headers=headers)
@@ -189,6 +197,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(store.EventStoreError, _any)
     for away in (OperationalError, InterfaceError, PoolTimeout):
         app.add_exception_handler(away, _log_away)
+    app.add_exception_handler(IntegrityError, _no_room)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
 
@@ -202,7 +211,20 @@ async def _any(request: Request, error: Exception) -> Response:
     return told(request_id_of(request), error)
 
 
-async def _log_away(request: Request, _: Exception) -> Response:
+async def _no_room(request: Request, error: Exception) -> Response:
+    """The log has no partition for this run: nothing was stored, and only an operator can make room."""
+    if not (isinstance(error, IntegrityError) and partitions.is_missing(error)):
+        raise error
+    request_id = request_id_of(request)
+    logger.error("refused: the log has no partition for this run", request_id=request_id, hint=partitions.HINT)
+    return told(request_id, store.LogUnavailable("The log has no room for this at the moment; nothing was stored."))
+
+
+async def _log_away(request: Request, error: Exception) -> Response:
+    if is_shut_gate(error):  # the database is there
+        return told(request_id_of(request), store.LogShut())
+    if not isinstance(error, PoolTimeout):  # that says nothing of the database, only that all our connections are taken
+        request.app.state.figures.database.met(error)
     return told(request_id_of(request), store.LogUnavailable())
 
 

@@ -12,6 +12,7 @@ import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import TooLarge, told
+from api.figures import ApiFigures
 
 REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 FRAMES_SHOWN: Final = 6
@@ -35,8 +36,9 @@ access = structlog.get_logger("api.access")
 class Edge:
     """Wraps the whole application. Pure ASGI: a frame of a stream passes through without being looked at."""
 
-    def __init__(self, app: ASGIApp, body_bytes_max: int) -> None:
+    def __init__(self, app: ASGIApp, body_bytes_max: int, figures: ApiFigures) -> None:
         self._app = app
+        self._figures = figures
         self._body_bytes_max = body_bytes_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,11 +54,12 @@ class Edge:
         added = [*SECURITY, (b"x-request-id", request_id.encode())]
         private = scope["path"].startswith("/v1/")
         status: int | None = None
+        first_byte: float | None = None
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, first_byte
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, first_byte = message["status"], perf_counter() - began
                 own = message.get("headers", [])
                 if private and not any(name == b"cache-control" for name, _ in own):
                     own = [*own, NO_STORE]
@@ -74,6 +77,7 @@ class Edge:
             if status is None:
                 await told(request_id, fault)(scope, receive, answer)
         finally:
+            self._figures.answered(scope, status, None if state.get("waited") else first_byte)
             access.info(
                 "request",
                 method=scope["method"],

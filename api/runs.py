@@ -32,7 +32,7 @@ from api.negotiation import (
 )
 from api.service import Asked, Service, Who
 from api.shapes import RunInList, RunList, RunStatus, answer, is_done, links, state_body, version
-from api.states import Known, Pages, state_at
+from api.states import Known, Pages
 from api.submission import judged, read_object, read_wish, submission
 from eventstore import catalogue, log, wakeups
 from eventstore.catalogue import RunRow
@@ -91,9 +91,11 @@ async def submit(request: Request, service: Asked, caller: Who) -> Response:
     headers = {"Location": location, **({"Idempotent-Replayed": "true"} if replayed else {})}
     if media_type == SSE:
         source = live(service.tails, opened.run_id, view, 0)
-        return StreamAnswer(source, event_stream(service.settings), service.waits, service.settings, headers)
+        figures = service.figures.stream("sse")
+        return StreamAnswer(source, event_stream(service.settings), service.waits, service.settings, figures, headers)
     wait_s = asked_wait(request, service.settings.poll_wait_s_max)
     if wait_s is not None:
+        request.state.waited = True
         headers["Preference-Applied"] = f"wait={wait_s:g}"
         if await until_ended(service.tails, service.waits, opened.run_id, wait_s, request.receive):
             return await _final(service, Sight(await _row(service, caller, opened.run_id), view), headers)
@@ -184,13 +186,13 @@ async def show_run(
         if at is None and has_version(request, etag := version(view, run.seq, run.status)):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
         pages = Pages(connection, run.run_id)
-        known = await _state_then(pages, sight, at) if at else await service.states.at_end(pages, view)
+        known = await _state_then(service, pages, sight, at) if at else await service.states.at_end(pages, view)
     return _state(sight, known, {})
 
 
-async def _state_then(pages: Pages, sight: Sight, at: str) -> Known:
+async def _state_then(service: Service, pages: Pages, sight: Sight, at: str) -> Known:
     if DIGITS.fullmatch(at):
-        known = await state_at(pages, sight.view, seq=in_log(int(at), sight.run.seq))
+        known = await service.states.at(pages, sight.view, seq=in_log(int(at), sight.run.seq))
     else:
         try:
             moment = datetime.fromisoformat(at.replace(" ", "+"))  # an unescaped `+` arrives as a blank
@@ -198,7 +200,7 @@ async def _state_then(pages: Pages, sight: Sight, at: str) -> Known:
             moment = None
         if moment is None or moment.tzinfo is None:
             raise BadRequest(faults=[Fault("/query/at", "must be a seq or an RFC 3339 time with its offset")])
-        known = await state_at(pages, sight.view, at_us=to_us(moment))
+        known = await service.states.at(pages, sight.view, at_us=to_us(moment))
     if known.seq == 0:
         raise BadRequest(faults=[Fault("/query/at", "lies before the beginning of this run")])
     return known

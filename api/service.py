@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.callers import Caller
 from api.errands import Errands
+from api.figures import ApiFigures
 from api.fronts.waits import Waits
 from api.keys import Keys, key_in
 from api.offers import Offers
@@ -29,13 +30,15 @@ logger = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What routes work with. `reading` is the same pool as `engine`, one statement at a time and no transaction."""
+    """What routes work with. `reading` is the same pool as `engine`, one statement at a time and no transaction.
+    `watching` is a connection of its own: figures must be had when all others are taken."""
 
     settings: ApiSettings
     policies: Policies
     waits: Waits
     engine: AsyncEngine
     reading: AsyncEngine
+    watching: AsyncEngine
     redis: Redis
     tails: Tails
     following: asyncio.Task[None]
@@ -44,13 +47,18 @@ class Service:
     keys: Keys
     states: States
     errands: Errands
+    figures: ApiFigures
 
 
 @asynccontextmanager
-async def opened(settings: ApiSettings, policies: Policies, waits: Waits) -> AsyncIterator[Service]:
+async def opened(
+    settings: ApiSettings, policies: Policies, waits: Waits, figures: ApiFigures
+) -> AsyncIterator[Service]:
     """Connect, follow the log, and let go of everything at the end."""
+    database_url = settings.database_url.get_secret_value()
+    watching = async_engine(database_url, application="runwire-api-metrics", role="runwire_api", pool_size=1)
     engine = async_engine(
-        settings.database_url.get_secret_value(),
+        database_url,
         application="runwire-api",
         role="runwire_api",
         pool_size=settings.database_connections,
@@ -58,7 +66,8 @@ async def opened(settings: ApiSettings, policies: Policies, waits: Waits) -> Asy
     reading = engine.execution_options(isolation_level="AUTOCOMMIT")
     redis = wakeups.connect(settings.redis_url.get_secret_value())
     handoff = Handoff(settings.redis_url.get_secret_value(), redis)
-    tails = Tails(reading, redis)
+    figures.look_at(engine, waits)
+    tails = Tails(reading, redis, figures.tails)
     following = asyncio.create_task(tails.run(), name="tails")
     following.add_done_callback(_followed)
     errands = Errands(settings.errands_max)
@@ -69,14 +78,16 @@ async def opened(settings: ApiSettings, policies: Policies, waits: Waits) -> Asy
             waits=waits,
             engine=engine,
             reading=reading,
+            watching=watching,
             redis=redis,
             tails=tails,
             following=following,
             handoff=handoff,
             offers=Offers(reading),
             keys=Keys(reading),
-            states=States(settings.states_max, settings.state_events_max),
+            states=States(settings.states_max, settings.state_bytes_max),
             errands=errands,
+            figures=figures,
         )
     finally:
         await errands.finish(settings.drain_s)
@@ -86,6 +97,7 @@ async def opened(settings: ApiSettings, policies: Policies, waits: Waits) -> Asy
         handoff.close()
         await redis.aclose()
         await engine.dispose()
+        await watching.dispose()
 
 
 def _followed(task: asyncio.Task[None]) -> None:

@@ -1,12 +1,12 @@
 """What the API must be told: where it listens, and every limit with its unit."""
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 
+from eventstore.log import PAGE_EVENTS_MAX
 from eventstore.settings import StoreSettings
-from eventstore.tail import PAGE_EVENTS_MAX
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -16,6 +16,10 @@ class ApiSettings(StoreSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65_535, description="0 takes any free port")
+    metrics: Literal["loopback", "token", "open", "off"] = Field(
+        default="loopback", description="who may read /metrics without the token: this machine, nobody, everybody"
+    )
+    metrics_token: SecretStr | None = Field(default=None, min_length=16, description="whoever shows it reads /metrics")
     policies: Path = Field(default=ROOT / "policies", description="the folder with one TOML file per workflow")
     database_connections: int = Field(default=10, gt=0)
     request_bytes_max: int = Field(default=327_680, gt=0, description="a request body, chunked or not")
@@ -29,8 +33,8 @@ class ApiSettings(StoreSettings):
     list_runs_max: int = Field(default=100, gt=0)
     list_runs_default: int = Field(default=20, gt=0)
     replay_gap_s_max: float = Field(default=10.0, gt=0, description="a paced replay never pauses longer than this")
-    states_max: int = Field(default=512, gt=0, description="folded states kept in memory for polls")
-    state_events_max: int = Field(default=500_000, gt=0, description="events in all folded states together")
+    states_max: int = Field(default=512, gt=0, description="folded states kept in memory")
+    state_bytes_max: int = Field(default=134_217_728, gt=0, description="about the bytes of all folded states together")
     errands_max: int = Field(default=1_000, gt=0, description="wake-ups and hand-overs under way at once")
     drain_s: int = Field(default=5, gt=0, description="open requests get this long when the process stops")
 
@@ -40,6 +44,8 @@ class ApiSettings(StoreSettings):
             raise ValueError("request_bytes_max must be above input_bytes_max, or the largest input does not fit")
         if self.page_events_default > self.page_events_max or self.list_runs_default > self.list_runs_max:
             raise ValueError("the default size of a page must not be above its largest")
+        if self.metrics == "token" and self.metrics_token is None:
+            raise ValueError("metrics is `token`, so metrics_token must be set")
         if self.poll_wait_s_max >= 60 or self.keepalive_s >= 60:
             raise ValueError("proxies close what is silent for 60 s: poll_wait_s_max and keepalive_s must be below")
         return self

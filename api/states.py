@@ -1,15 +1,35 @@
-"""Folded states by run and view, so that a poll folds only what is new."""
+"""Folded states by run, view, fold, place and chain, so that an answer folds only what is new, and never on sand.
 
+A state is kept under the place in the log that it was folded to and the chain hash that stood there. Whoever goes on
+from it reads that event again, with the new ones, and compares: a log that was put back to an earlier backup and went
+on differently has another hash there, and then all that is known of the run is thrown away and folded anew.
+"""
+
+from bisect import insort
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.fronts.feed import View
 from eventstore import log
-from eventstore.domain.run import RunState, fold
-from eventstore.tail import PAGE_EVENTS_MAX, Entry
+from eventstore.domain.run import CASES, FOLD_VERSION, TAKEN_BACK, RunState, fold
+from eventstore.tail import Entry
+
+# About what an event takes in a state beside twice its body, once as it came and once joined or merged: measured.
+TEXT_BYTES: Final = 250
+SAID_BYTES: Final = 1_200
+
+
+class Stretch(NamedTuple):
+    """The next events of a run, and whether the log held more behind them."""
+
+    entries: Sequence[Entry]
+    more: bool
 
 
 class Pages:
@@ -18,69 +38,148 @@ class Pages:
     def __init__(self, connection: AsyncConnection, run_id: UUID) -> None:
         self._connection = connection
         self.run_id = run_id
-        self._last: tuple[int, list[Entry]] | None = None
+        self._start = 0
+        self._last: Stretch | None = None
 
-    async def after(self, seq: int) -> list[Entry]:
-        """The next events; fewer than PAGE_EVENTS_MAX means that the log ended there."""
-        if self._last is None or self._last[0] != seq:
-            events = await log.read_after(self._connection, self.run_id, seq, PAGE_EVENTS_MAX)
-            self._last = seq, [Entry(event) for event in events]
-        return self._last[1]
+    async def after(self, seq: int) -> Stretch:
+        """The next events; none only when the log ended there."""
+        last = self._last
+        if last is None or not self._reaches(last, seq):
+            page = await log.read_after(self._connection, self.run_id, seq)
+            last = self._last = Stretch([Entry(event) for event in page.events], page.more)
+            self._start = seq
+        if seq == self._start:
+            return last
+        return Stretch([entry for entry in last.entries if entry.seq > seq], last.more)
+
+    def _reaches(self, last: Stretch, seq: int) -> bool:
+        """Whether what was read last holds what follows this place."""
+        return self._start <= seq and (seq == self._start or not last.more or seq < last.entries[-1].seq)
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A state and the place in the log that it was folded to, withheld events included."""
+    """A state, and the place in the log that it was folded to, withheld events included: its seq, chain and time."""
 
     seq: int
     state: RunState
+    chain: bytes = b""
+    at_us: int = 0
+    size: int = 0  # about how many bytes it holds
+
+    def plus(self, entries: Sequence[Entry], view: View) -> "Known":
+        """The state after these too."""
+        if not entries:
+            return self
+        shown = [(entry, fact) for entry in entries if (fact := view.fact(entry)) is not None]
+        size = sum(_size(entry) for entry, _ in shown)
+        last = entries[-1].recorded
+        state = fold((fact for _, fact in shown), self.state)
+        return Known(last.seq, state, last.chain, last.recorded_us, self.size + size)
+
+
+def _size(entry: Entry) -> int:
+    if CASES.get(entry.recorded.type) is None:
+        return 0
+    return 2 * len(entry.recorded.body) + (SAID_BYTES if entry.recorded.type in TAKEN_BACK else TEXT_BYTES)
 
 
 NOTHING = Known(0, RunState())
 
 
-class States:
-    """The states used last, bounded in number and in the events that they hold together."""
+class Place(NamedTuple):
+    """What a state is kept under."""
 
-    def __init__(self, states_max: int, events_max: int) -> None:
+    run_id: UUID
+    view: View
+    fold: int
+    seq: int
+    chain: bytes
+
+
+class States:
+    """The states used last, bounded in number and in bytes; the one used last is kept, however large it is."""
+
+    def __init__(self, states_max: int, bytes_max: int) -> None:
         self._states_max = states_max
-        self._events_max = events_max
-        self._known: OrderedDict[tuple[UUID, View], Known] = OrderedDict()
-        self._events = 0
+        self._bytes_max = bytes_max
+        self._known: OrderedDict[Place, Known] = OrderedDict()
+        self._places: dict[tuple[UUID, View], list[Place]] = {}  # those of one run, in the order of their seqs
+        self._ends: dict[tuple[UUID, View], Place] = {}
+        self._bytes = 0
 
     async def at_end(self, pages: Pages, view: View) -> Known:
-        """The state at the end of the run's log."""
+        """The state at the end of the run's log. It takes the place of the one before it."""
+        known = await self._folded(pages, view, None, None)
         key = (pages.run_id, view)
-        known = self._known.get(key, NOTHING)
-        while page := await pages.after(known.seq):
-            known = Known(page[-1].seq, fold(view.facts(page), known.state))
-            if len(page) < PAGE_EVENTS_MAX:
-                break
-        self._keep(key, known)
+        before = self._ends.get(key)
+        if known.seq and (before is None or known.seq >= before.seq):  # another request may have come further meanwhile
+            place = self._ends[key] = self._keep(pages.run_id, view, known)
+            if before is not None and before != place:
+                self._drop(before)
         return known
 
-    def _keep(self, key: tuple[UUID, View], known: Known) -> None:
-        before = self._known.get(key, NOTHING)
-        if known.seq >= before.seq:  # another request may have come further meanwhile
-            self._known[key] = known
-            self._events += known.seq - before.seq
-        self._known.move_to_end(key)
-        while len(self._known) > self._states_max or (self._events > self._events_max and len(self._known) > 1):
-            _, dropped = self._known.popitem(last=False)
-            self._events -= dropped.seq
+    async def at(self, pages: Pages, view: View, *, seq: int | None = None, at_us: int | None = None) -> Known:
+        """The state as it was at a place in the log, or at a moment by the database's clock."""
+        known = await self._folded(pages, view, seq, at_us)
+        if known.seq:
+            self._keep(pages.run_id, view, known)
+        return known
 
+    async def _folded(self, pages: Pages, view: View, seq: int | None, at_us: int | None) -> Known:
+        """From the nearest place that is known, if the log still goes through it."""
+        known = self._nearest(pages.run_id, view, seq, at_us)
+        if known.seq:
+            there = (await pages.after(known.seq - 1)).entries
+            if not there or (there[0].seq, there[0].recorded.chain) != (known.seq, known.chain):
+                self._forget(pages.run_id, view)
+                known = NOTHING
+        while True:
+            page = await pages.after(known.seq)
+            wanted = [
+                entry
+                for entry in page.entries
+                if (seq is None or entry.seq <= seq) and (at_us is None or entry.recorded.recorded_us <= at_us)
+            ]
+            known = known.plus(wanted, view)
+            if len(wanted) < len(page.entries) or not page.more or known.seq == seq:
+                return known
 
-async def state_at(pages: Pages, view: View, *, seq: int | None = None, at_us: int | None = None) -> Known:
-    """The state as it was at a place in the log, or at a moment by the database's clock."""
-    known = NOTHING
-    while page := await pages.after(known.seq):
-        kept = [
-            entry
-            for entry in page
-            if (seq is None or entry.seq <= seq) and (at_us is None or entry.recorded.recorded_us <= at_us)
-        ]
-        if kept:
-            known = Known(kept[-1].seq, fold(view.facts(kept), known.state))
-        if len(kept) < PAGE_EVENTS_MAX:
-            break
-    return known
+    def _nearest(self, run_id: UUID, view: View, seq: int | None, at_us: int | None) -> Known:
+        for place in reversed(self._places.get((run_id, view), ())):
+            known = self._known[place]
+            if (
+                place.fold == FOLD_VERSION
+                and (seq is None or known.seq <= seq)
+                and (at_us is None or known.at_us <= at_us)
+            ):
+                self._known.move_to_end(place)
+                return known
+        return NOTHING
+
+    def _keep(self, run_id: UUID, view: View, known: Known) -> Place:
+        place = Place(run_id, view, FOLD_VERSION, known.seq, known.chain)
+        if place not in self._known:
+            self._known[place] = known
+            self._bytes += known.size
+            insort(self._places.setdefault((run_id, view), []), place, key=attrgetter("seq"))
+        self._known.move_to_end(place)
+        while len(self._known) > self._states_max or (self._bytes > self._bytes_max and len(self._known) > 1):
+            self._drop(next(iter(self._known)))
+        return place
+
+    def _drop(self, place: Place) -> None:
+        known = self._known.pop(place, None)
+        if known is None:
+            return
+        self._bytes -= known.size
+        key = (place.run_id, place.view)
+        self._places[key].remove(place)
+        if not self._places[key]:
+            del self._places[key]
+        if self._ends.get(key) == place:
+            del self._ends[key]
+
+    def _forget(self, run_id: UUID, view: View) -> None:
+        for place in list(self._places.get((run_id, view), ())):
+            self._drop(place)

@@ -74,6 +74,8 @@ class RunSeal:
 
 def from_outside(raw: bytes) -> StoredBlock:
     """A block from the bytes that are kept outside, or BadBlock. Its `firsts` are not kept there."""
+    if not raw or raw[0] not in (Kind.BLOCK, Kind.INCARNATION):
+        raise block.BadBlock("not a block of this format")
     width = len(Header(Kind(raw[0]), 1, 0, 0, bytes(32), bytes(32) if raw[0] == Kind.INCARNATION else None).encode())
     header = block.decode_header(raw[:width])
     entries = raw[width : width + header.count * block.ENTRY_BYTES]
@@ -82,6 +84,14 @@ def from_outside(raw: bytes) -> StoredBlock:
     if (fault := block.fault_of(header, entries, found.statement)) is not None:
         raise block.BadBlock(fault)
     return found
+
+
+def in_place(block_no: int, raw: bytes) -> StoredBlock:
+    """The same, of a block that is kept outside under this number."""
+    stored = from_outside(raw)
+    if stored.block_no != block_no:
+        raise block.BadBlock(f"the block outside in place {block_no} is number {stored.block_no}")
+    return stored
 
 
 async def page(connection: AsyncConnection, after: int, limit: int) -> list[StoredBlock]:

@@ -9,10 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 # The migration that this release's statements need: `<word>_<number>`, and numbers only grow. A version that is changed
 # before its release gets another word, so that a database which was made by the state before is told from ours.
-SCHEMA_VERSION: Final = "seal_2"
+SCHEMA_VERSION: Final = "outside_3"
 
 # A black hole on the network must not hold a writer longer than a lease: connect, data in flight and idle are bounded.
 CONNECT: Final = {"connect_timeout": 3, "tcp_user_timeout": 5000, "keepalives_idle": 10, "keepalives_interval": 5}
+SHUT_SQLSTATE: Final = "57000"
 SESSION: Final = {
     "statement_timeout": "5s",
     "lock_timeout": "3s",
@@ -39,6 +40,11 @@ def version_fault(version: str | None) -> str | None:
     if version is None or (number is not None and number < own):
         return f"is older than this release ({SCHEMA_VERSION}): runwire migrate"
     return f"is at version {version}, which no release has made; this one needs {SCHEMA_VERSION}"
+
+
+def is_shut_gate(fault: BaseException) -> bool:
+    """Whether this is the gate's refusal (runwire.refuse_while_shut), and not a server that is away."""
+    return getattr(getattr(fault, "orig", None), "sqlstate", None) == SHUT_SQLSTATE
 
 
 def _arguments(application: str, role: str | None) -> dict[str, object]:

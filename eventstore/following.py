@@ -61,7 +61,7 @@ class Follower:
         """Walk some runs of the next block, if there is one, and keep the mark."""
         async with self._engine.connect() as connection:
             [(done, place)] = await rows(connection, "followed")
-            if self._step is None or self._step.block_no != done + 1:
+            if place == 0 or self._step is None or self._step.block_no != done + 1:
                 found = await blocks.blocks_after(connection, done, 1)
                 self._step = found[0] if found else None
             step = self._step

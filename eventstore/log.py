@@ -8,7 +8,8 @@ which readers see events are the same, and `seq > n` never skips one.
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import dropwhile
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,7 +18,11 @@ from eventstore.arrays import Byteas, Int2s, Int4s, Int8s, NotPackable, Texts, U
 from eventstore.domain import chain
 from eventstore.domain.lifecycle import Status
 from eventstore.domain.record import PLAIN_JSON, NewEvent, Recorded
-from eventstore.sql import rows
+from eventstore.sql import hot_rows, rows
+
+PAGE_EVENTS_MAX: Final = 500
+PAGE_BYTES_MAX: Final = 1_048_576
+_BODY: Final = 9  # its place in a row that is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,15 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """Events in order, and whether the log held more behind them when this was read. A page is cut at its bound of rows
+    or of bytes, so how many events it has says nothing about the end."""
+
+    events: list[Recorded]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Forgotten:
     """A run that nobody works on."""
 
@@ -93,7 +107,7 @@ async def append(connection: AsyncConnection, batches: Sequence[Batch], lease_s:
     """Store batches for many runs: one call, one verdict per run, in the order given. A batch without events is a
     heartbeat. A bad verdict for one run never touches another."""
     events = [event for batch in batches for event in batch.events]
-    result = await rows(
+    result = await hot_rows(
         connection,
         "append",
         {
@@ -149,23 +163,53 @@ async def control(connection: AsyncConnection, run_id: UUID, event: NewEvent) ->
     return Control(*row)
 
 
-async def read_after(connection: AsyncConnection, run_id: UUID, after: int, limit: int) -> list[Recorded]:
-    """The next events of one run."""
-    result = await rows(connection, "read_after", {"run": run_id, "after": after, "limit": limit})
-    return [Recorded(*row) for row in result]
+async def read_after(
+    connection: AsyncConnection,
+    run_id: UUID,
+    after: int,
+    limit: int = PAGE_EVENTS_MAX,
+    bytes_max: int = PAGE_BYTES_MAX,
+) -> Page:
+    """The next events of one run: at most `limit`, and at most `bytes_max` of bodies; a larger one comes alone."""
+    asked = {"run": run_id, "after": after, "limit": limit, "bytes": bytes_max}
+    result = await rows(connection, "read_after", asked)
+    cut = _cut(result)
+    return Page([Recorded(*row) for row in result], cut is not None)
 
 
-async def read_many(connection: AsyncConnection, cursors: Mapping[UUID, int], limit: int) -> dict[UUID, list[Recorded]]:
-    """The next events of many runs, each from its own cursor, in one question."""
-    result = await rows(
-        connection,
-        "read_many",
-        {"runs": Uuids.of(list(cursors)), "afters": Int4s.of(list(cursors.values())), "limit": limit},
-    )
-    pages: dict[UUID, list[Recorded]] = {}
+async def read_many(
+    connection: AsyncConnection,
+    cursors: Mapping[UUID, int],
+    limit: int = PAGE_EVENTS_MAX,
+    bytes_max: int = PAGE_BYTES_MAX,
+) -> dict[UUID, Page]:
+    """The next events of many runs, each from its own cursor, in one question; runs without any are left out.
+
+    The bounds are for all runs together, so that the answer is one page's memory however many runs are asked for. They
+    are read in the order given. The run in which it was cut has `more`; those behind it were not read: they have an
+    empty page with `more`, and whoever asks again asks for them first.
+    """
+    asked = {
+        "runs": Uuids.of(list(cursors)),
+        "afters": Int4s.of(list(cursors.values())),
+        "limit": limit,
+        "bytes": bytes_max,
+    }
+    result = await hot_rows(connection, "read_many", asked)
+    cut = _cut(result)
+    found: dict[UUID, list[Recorded]] = {}
     for row in result:
-        pages.setdefault(row[0], []).append(Recorded(*row))
+        found.setdefault(row[0], []).append(Recorded(*row))
+    pages = {run_id: Page(events, False) for run_id, events in found.items()}
+    if cut is not None:
+        unread = dropwhile(lambda run_id: run_id != cut[0], cursors)
+        pages.update((run_id, Page(found.get(run_id, []), True)) for run_id in unread)
     return pages
+
+
+def _cut(result: list[Any]) -> Any:
+    """Take off the row without a body that says that the log holds more, if there is one."""
+    return result.pop() if result and result[-1][_BODY] is None else None
 
 
 async def head(connection: AsyncConnection, run_id: UUID) -> Head | None:

@@ -12,6 +12,7 @@ is published before it is stored. A writer whose buffer is full waits, and so it
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Final
 from uuid import UUID
 
@@ -22,9 +23,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eventstore import log
 from eventstore.arrays import NotPackable
+from eventstore.database import is_shut_gate
 from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable, RunClosed, UnknownRun
 from eventstore.domain.events import Body, new_event
 from eventstore.domain.record import NewEvent
+from eventstore.metrics import RecorderMetrics
 from eventstore.wakeups import MOVED, moved_payload, publish
 
 PIECE_CHARS_MAX: Final = 8_192  # a joined piece of draft text; a longer one starts a new event
@@ -59,7 +62,14 @@ class Entry:
 class RunWriter:
     """One owner's way into one run's log."""
 
-    def __init__(self, run_id: UUID, epoch: int, clock_us: Callable[[], int], wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        run_id: UUID,
+        epoch: int,
+        clock_us: Callable[[], int],
+        wake: Callable[[], None],
+        metrics: RecorderMetrics | None = None,
+    ) -> None:
         self.run_id = run_id
         self.epoch = epoch
         self.fault: EventStoreError | None = None
@@ -67,10 +77,12 @@ class RunWriter:
         self.last_us = 0
         self._clock_us = clock_us
         self._wake = wake
+        self._metrics = metrics or RecorderMetrics()
         self._batch_no = 0
         self._waiting: list[Entry] = []
         self._chars = 0
-        self._moved = asyncio.Event()
+        self._moved: asyncio.Event | None = None  # made by whoever waits: most batches are settled with nobody waiting
+        self._failed = asyncio.Event()
 
     def push(self, body: Body) -> Entry:
         """Put an event on its way without waiting for it."""
@@ -101,7 +113,7 @@ class RunWriter:
         while entry.seq is None:
             if (fault := entry.fault or self.fault) is not None:
                 raise fault
-            await self._moved.wait()
+            await self._news()
         return entry
 
     async def flush(self) -> None:
@@ -118,8 +130,10 @@ class RunWriter:
         return entry
 
     async def _room(self) -> None:
-        while self._chars > BUFFER_CHARS_MAX and self.fault is None:
-            await self._moved.wait()
+        if self._chars > BUFFER_CHARS_MAX and self.fault is None:
+            with self._metrics.full():
+                while self._chars > BUFFER_CHARS_MAX and self.fault is None:
+                    await self._news()
         if self.fault is not None:
             raise self.fault
 
@@ -149,7 +163,7 @@ class RunWriter:
     async def broken(self) -> None:
         """Wait until this owner can write no more."""
         while self.fault is None or self._may_go_on():
-            await self._moved.wait()
+            await self._failed.wait()
 
     def _may_go_on(self) -> bool:
         return isinstance(self.fault, AppendRefused) and self.fault.verdict == "refused"
@@ -157,6 +171,8 @@ class RunWriter:
     def fail(self, fault: EventStoreError) -> None:
         """Nothing more will be stored for this owner."""
         self.fault = self.fault or fault
+        self._failed.set()
+        self._failed = asyncio.Event()
         self._tell()
 
     def drop_refused(self) -> EventStoreError | None:
@@ -169,13 +185,24 @@ class RunWriter:
             self._waiting, self._chars, self.fault = [], 0, None
         return fault
 
+    async def _news(self) -> None:
+        if self._moved is None:
+            self._moved = asyncio.Event()
+        await self._moved.wait()
+
     def _tell(self) -> None:
-        self._moved.set()
-        self._moved = asyncio.Event()
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
 
     @property
     def has_events(self) -> bool:
         return bool(self._waiting) and self.fault is None
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many events wait to be stored, and their size."""
+        return len(self._waiting), self._chars
 
 
 def _fault(verdict: str) -> EventStoreError:
@@ -202,6 +229,7 @@ class Recorder:
         lease_s: float,
         heartbeat_s: float,
         clock_us: Callable[[], int],
+        metrics: RecorderMetrics | None = None,
     ) -> None:
         # Every call is a transaction of its own.
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -215,10 +243,16 @@ class Recorder:
         self._moved: dict[UUID, int] = {}
         self._to_publish = asyncio.Event()
         self._nudged: set[UUID] = set()
+        self._metrics = metrics or RecorderMetrics()
+        self._metrics.look_at(lambda: len(self._writers), lambda: self._waiting(0), lambda: self._waiting(1))
+
+    def _waiting(self, which: int) -> int:
+        # A scrape asks from another thread: list() takes all writers in one step, under the interpreter's lock.
+        return sum(writer.waiting[which] for writer in list(self._writers.values()))
 
     def open(self, run_id: UUID, epoch: int) -> RunWriter:
         """A writer for a run that this process has claimed."""
-        writer = RunWriter(run_id, epoch, self._clock_us, self._dirty.set)
+        writer = RunWriter(run_id, epoch, self._clock_us, self._dirty.set, self._metrics)
         if (before := self._writers.get(run_id)) is not None:
             before.fail(Fenced())
         self._writers[run_id] = writer
@@ -289,9 +323,11 @@ class Recorder:
             try:
                 if self._connection is None:
                     self._connection = await self._engine.connect()
+                began = perf_counter()
                 answers = await log.append(self._connection, [batch for _, batch in group], self._lease_s)
             except (NotPackable, DataError, ProgrammingError, IntegrityError) as fault:
                 # The call itself is wrong, not the connection: find the one run that it is about.
+                self._metrics.unstorable()
                 logger.error("a group was refused", runs=len(group), fault=type(getattr(fault, "orig", fault)).__name__)
                 if len(group) > 1:
                     for one in group:
@@ -301,14 +337,18 @@ class Recorder:
                 return
             except (DBAPIError, SQLAlchemyError, OSError, TimeoutError) as fault:
                 if not told:
-                    logger.warning("the log is away: the same batch again", fault=type(fault).__name__, runs=len(group))
+                    why = "takes no events until an operator acknowledges" if is_shut_gate(fault) else "is away"
+                    logger.warning(f"the log {why}: the same batch again", fault=type(fault).__name__, runs=len(group))
                 told = True
+                self._metrics.unanswered(fault, sent=self._connection is not None)
                 await self._discard(broken=True)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, RETRY_LAST_S)
                 continue
             if told:
                 logger.info("the log is back")
+            events = sum(len(batch.events) for _, batch in group)
+            self._metrics.flushed(perf_counter() - began, events, (answer.verdict for answer in answers))
             for (writer, batch), answer in zip(group, answers, strict=True):
                 writer.settle(batch, answer)
                 if batch.events and answer.last_seq is not None and answer.verdict in ("ok", "duplicate"):

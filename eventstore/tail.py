@@ -13,6 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import perf_counter
 from typing import Final
 from uuid import UUID
 
@@ -24,10 +25,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from eventstore import log
 from eventstore.domain.lifecycle import TERMINAL_STATUSES, TERMINAL_TYPES
 from eventstore.domain.record import Fact, Recorded
+from eventstore.log import PAGE_EVENTS_MAX
+from eventstore.metrics import TailMetrics
 from eventstore.wakeups import MOVED, listen, parse_moved
 
-PAGE_EVENTS_MAX: Final = 500
-RING_EVENTS_MAX: Final = 1_000
+# Enough for readers near the end, and no more: each event that is kept lengthens the garbage collector's pauses.
+RING_EVENTS_MAX: Final = 256
 RING_BYTES_MAX: Final = 1_048_576
 ASK_RUNS_MAX: Final = 500
 TIMER_S: Final = 1.0
@@ -43,7 +46,8 @@ class Entry:
 
     def __init__(self, recorded: Recorded) -> None:
         self.recorded = recorded
-        self.frames: dict[object, bytes | None] = {}
+        # By the name of the view: a mapping of names and bytes is nothing that the garbage collector must look into.
+        self.frames: dict[str, bytes | None] = {}
         self._fact: Fact | None = None
 
     @property
@@ -72,19 +76,19 @@ class Tail:
         self._moved = asyncio.Event()
 
     async def page(self, after: int, limit: int = PAGE_EVENTS_MAX) -> list[Entry]:
-        """The events after this cursor that are in the log now, at most `limit`; empty when there is none yet."""
+        """The next events after this cursor: at most `limit` and a page's bytes; none only when there is none yet."""
         if self.cursor is not None and after >= self._floor:
             return self._from_ring(after, limit)
         async with self._engine.connect() as connection:
-            events = await log.read_after(connection, self.run_id, after, limit)
+            page = await log.read_after(connection, self.run_id, after, limit)
             # A reader may come with a cursor past the end: only the log says where the end is.
-            head = None if events or self.cursor is not None else await log.head(connection, self.run_id)
-        if self.cursor is None and len(events) < limit:
+            head = None if page.events or self.cursor is not None else await log.head(connection, self.run_id)
+        if self.cursor is None and not page.more:
             # The first reader to reach the end places the tail there. `Tails` goes on from it and asks once more at
             # once, for what was stored since this page was read.
-            self._place(after, events, head)
+            self._place(after, page.events, head)
             self._ask(self.run_id)
-        return [Entry(event) for event in events]
+        return [Entry(event) for event in page.events]
 
     def _place(self, after: int, events: list[Recorded], head: log.Head | None) -> None:
         if events:
@@ -94,9 +98,13 @@ class Tail:
             self.cursor = min(after, end)
             self.ended = head is not None and self.cursor == end and head.status in TERMINAL_STATUSES
 
-    async def moved(self, after: int, timeout_s: float) -> bool:
+    async def moved(self, after: int, timeout_s: float | None) -> bool:
         """Wait until there is something after this cursor; False when the time is over."""
         try:
+            if timeout_s is None:
+                while self.cursor is None or self.cursor <= after:
+                    await self._moved.wait()
+                return True
             async with asyncio.timeout(timeout_s):
                 while self.cursor is None or self.cursor <= after:
                     await self._moved.wait()
@@ -139,13 +147,15 @@ class Tail:
 class Tails:
     """All tails of a process, fed by one listener and one reader."""
 
-    def __init__(self, engine: AsyncEngine, wakeups: Redis) -> None:
+    def __init__(self, engine: AsyncEngine, wakeups: Redis, metrics: TailMetrics | None = None) -> None:
         self._engine = engine
         self._wakeups = wakeups
         self._tails: dict[UUID, Tail] = {}
-        self._dirty: set[UUID] = set()
+        self._dirty: dict[UUID, None] = {}  # in the order in which they will be read
         self._wake = asyncio.Event()
         self._connection: AsyncConnection | None = None
+        self._metrics = metrics or TailMetrics()
+        self._metrics.look_at(lambda: len(self._tails), lambda: len(self._dirty))
 
     @contextmanager
     def follow(self, run_id: UUID) -> Iterator[Tail]:
@@ -160,12 +170,12 @@ class Tails:
             tail.readers -= 1
             if tail.readers == 0 and self._tails.get(run_id) is tail:
                 del self._tails[run_id]
-                self._dirty.discard(run_id)
+                self._dirty.pop(run_id, None)
 
     def ask(self, run_id: UUID) -> None:
         """Look for new events of this run now."""
         if run_id in self._tails:
-            self._dirty.add(run_id)
+            self._dirty[run_id] = None
             self._wake.set()
 
     async def run(self) -> None:
@@ -180,11 +190,11 @@ class Tails:
     async def _listen(self) -> None:
         async for _, payload in listen(self._wakeups, MOVED):
             if not payload:  # (re)connected: whatever was said before is lost
-                self._dirty.update(self._tails)
+                self._dirty.update(dict.fromkeys(self._tails))
             for run_id, seq in parse_moved(payload):
                 tail = self._tails.get(run_id)
                 if tail is not None and (tail.cursor is None or tail.cursor < seq):
-                    self._dirty.add(run_id)
+                    self._dirty[run_id] = None
             if self._dirty:
                 self._wake.set()
 
@@ -194,12 +204,13 @@ class Tails:
                 async with asyncio.timeout(TIMER_S):
                     await self._wake.wait()
             except TimeoutError:
-                self._dirty.update(self._tails)
+                self._dirty.update(dict.fromkeys(self._tails))
             self._wake.clear()
             while self._dirty:
                 try:
                     await self._read_dirty()
                 except (SQLAlchemyError, OSError, TimeoutError) as fault:
+                    self._metrics.database.met(fault)
                     logger.warning("tails wait for the log", tails=len(self._tails), fault=type(fault).__name__)
                     await asyncio.sleep(AWAY_S)
 
@@ -208,27 +219,32 @@ class Tails:
         for run_id in list(self._dirty)[:ASK_RUNS_MAX]:
             tail = self._tails.get(run_id)
             if tail is None or tail.ended:
-                self._dirty.discard(run_id)
+                del self._dirty[run_id]
             elif tail.cursor is None:
-                self._dirty.discard(run_id)  # its first reader asks once it has placed the tail
+                del self._dirty[run_id]  # its first reader asks once it has placed the tail
             else:
                 asked[run_id] = tail.cursor
         if not asked:
             return
-        self._dirty.difference_update(asked)
+        for run_id in asked:
+            del self._dirty[run_id]
         try:
             if self._connection is None:
                 self._connection = await self._open()
-            pages = await log.read_many(self._connection, asked, PAGE_EVENTS_MAX)
+            began = perf_counter()
+            pages = await log.read_many(self._connection, asked)
         except BaseException:
-            self._dirty.update(asked)
+            self._dirty = dict.fromkeys([*asked, *self._dirty])
             await self._close()
             raise
-        for run_id, events in pages.items():
+        self._metrics.asked(perf_counter() - began, [page.events for page in pages.values() if page.events])
+        for run_id, page in pages.items():
             if (tail := self._tails.get(run_id)) is not None:
-                tail.take(events)
-                if len(events) == PAGE_EVENTS_MAX:
-                    self._dirty.add(run_id)
+                tail.take(page.events)
+        # Whoever got something goes to the back: one long run must not keep the page from the others.
+        unread = [run_id for run_id, page in pages.items() if page.more and not page.events]
+        cut = [run_id for run_id, page in pages.items() if page.more and page.events]
+        self._dirty = dict.fromkeys([*unread, *self._dirty, *cut])
 
     async def _open(self) -> AsyncConnection:
         """A connection of the tails' own: they ask many times a second, always the same, so it is planned once."""

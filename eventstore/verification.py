@@ -20,6 +20,7 @@ from eventstore.domain.block import BadBlock, Entry, Kind
 from eventstore.domain.merkle import Peaks
 from eventstore.domain.note import BadNote, Checkpoint, PublicKey
 from eventstore.domain.record import Recorded
+from eventstore.log import PAGE_BYTES_MAX
 from eventstore.sql import rows
 
 BLOCKS_PAGE: Final = 20
@@ -265,7 +266,8 @@ async def _verify_nodes(connection: AsyncConnection, peaks: Peaks, report: Repor
 
 async def _events(connection: AsyncConnection) -> AsyncIterator[Recorded]:
     run, seq = NIL, 0
-    while page := await rows(connection, "verify_events", {"run": run, "seq": seq, "limit": EVENTS_PAGE}):
+    bounds = {"limit": EVENTS_PAGE, "bytes": PAGE_BYTES_MAX}
+    while page := await rows(connection, "verify_events", {"run": run, "seq": seq, **bounds}):
         for row in page:
             event = Recorded(*row)
             yield event

@@ -12,10 +12,10 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from eventstore import incarnation, sealing, signing
-from eventstore.checkpoints import Directory
 from eventstore.database import async_engine
 from eventstore.domain.note import BadNote, PublicKey
-from eventstore.incarnation import CannotAcknowledge, NotThisLog, Standing
+from eventstore.incarnation import NotThisLog, Standing
+from eventstore.mending import CannotAcknowledge
 from eventstore.settings import SealSettings
 from eventstore.signing import KeyFault
 from eventstore.verification import Report, verify_against
@@ -101,7 +101,8 @@ def _settings(database_url: str, found: Place) -> SealSettings:
             database_url=SecretStr(database_url), seal_key_file=found.key, checkpoint_dir=found.checkpoints
         )
     except ValidationError as fault:
-        raise Complaint(f"the settings do not fit: {fault.errors()[0]['msg']}", USAGE) from fault
+        said = fault.errors(include_input=False)[0]["msg"].removeprefix("Value error, ")
+        raise Complaint(f"the settings do not fit: {said}", USAGE) from fault
 
 
 async def _acknowledge(settings: SealSettings, why: str) -> Standing:
@@ -109,7 +110,7 @@ async def _acknowledge(settings: SealSettings, why: str) -> Standing:
     engine = async_engine(url, application="runwire-acknowledge", role="runwire_owner", pool_size=1)
     try:
         keys = signing.load(settings.seal_key_file).public
-        store = Directory(await sealing.place_of(engine, settings))
+        store = await sealing.store_of(engine, settings)
         async with engine.begin() as connection:
             origin = await incarnation.log_origin(connection, settings.seal_origin)
             by = getpass.getuser()
@@ -123,10 +124,10 @@ async def _verify(settings: SealSettings, keys: list[PublicKey]) -> Report:
         settings.database_url.get_secret_value(), application="runwire-verify", role="runwire_sealer", pool_size=1
     )
     try:
-        store = Directory(await sealing.place_of(engine, settings))
+        store = await sealing.store_of(engine, settings)
+        notes = await asyncio.to_thread(lambda: list(store.notes()))
         async with engine.connect() as plain:
             connection = await plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            notes = [note for size in store.sizes() if (note := store.checkpoint(size)) is not None]
             origin = await incarnation.log_origin(connection, settings.seal_origin)
             return await verify_against(connection, notes, keys, origin)
     finally:
@@ -138,6 +139,8 @@ def _said(work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run(work)
     except (KeyFault, NotThisLog, BadNote, CannotAcknowledge) as fault:
         raise Complaint(str(fault), FAILED) from fault
+    except OSError as fault:
+        raise Complaint(f"what is kept outside: {fault}", FAILED) from fault
     except SQLAlchemyError as fault:
         said = str(getattr(fault, "orig", None) or fault).strip().partition("\n")[0]
         raise Complaint(f"the database: {said}", FAILED) from fault

@@ -33,6 +33,7 @@ READY_S: Final = 60.0
 WORKER_READY: Final = "worker ready"
 SCRIPTED: Final = "scripted"
 SEALER: Final = "sealer"
+SEALER_ONLY: Final = "RUNWIRE_CHECKPOINT_"  # who does not seal needs no key to the bucket
 LOOK_S: Final = 0.1
 
 Say = Callable[[str], None]
@@ -173,14 +174,27 @@ def _children(options: Options, endpoints: Endpoints, scripted_port: int | None,
     }
     seal = seals.ensure(options.data).environ()
     children = [ChildSpec(SEALER, python("eventstore.sealing"), {**env, **seal}, ready=watch.sealer_is_ready)]
+    env = {name: value for name, value in env.items() if not name.startswith(SEALER_ONLY)}
     if scripted_port is not None:
         env["RUNWIRE_SCRIPTED_URL"] = _scripted_url(scripted_port)
         # The port is fixed, so that it answers where the workers look for it when it is started again.
         children.append(ChildSpec("model", python("worker.llm.scripted", "--port", str(scripted_port)), env))
-    children += [ChildSpec(f"worker-{number}", python("worker"), env) for number in range(1, options.workers + 1)]
+    children += [
+        ChildSpec(f"worker-{number}", python("worker"), {**env, **_own_metrics(env, number)})
+        for number in range(1, options.workers + 1)
+    ]
     own = {"RUNWIRE_HOST": options.host, "RUNWIRE_PORT": str(options.port)}
     children.append(ChildSpec("api", python("api"), {**env, **own}, ready=watch.api_is_ready))
     return children
+
+
+def _own_metrics(environ: Mapping[str, str], number: int) -> dict[str, str]:
+    """Two workers cannot listen at one address: the second takes the next port, and so on."""
+    address = environ.get("RUNWIRE_WORKER_METRICS")
+    if not address:
+        return {}
+    host, _, port = address.rpartition(":")
+    return {"RUNWIRE_WORKER_METRICS": f"{host}:{int(port) and int(port) + number - 1}"}
 
 
 def _scripted_url(port: int) -> str:

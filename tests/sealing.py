@@ -38,7 +38,11 @@ class Desk:
 
     @property
     def store(self) -> Directory:
-        return Directory(self.folder / "outside")
+        return Directory(self.outside)
+
+    @property
+    def outside(self) -> Path:
+        return self.folder / "outside"
 
     def keys(self) -> signing.KeyRing:
         return signing.ensure_key(self.key_file, NAME)

@@ -4,7 +4,7 @@ from uuid import UUID, uuid4
 
 import uuid_utils.compat
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eventstore import catalogue, log
 from eventstore.domain.events import (
@@ -20,6 +20,7 @@ from eventstore.domain.events import (
     Usage,
     new_event,
 )
+from eventstore.domain.record import Recorded
 
 NOW_US = 1_790_000_000_000_000
 PLAN = [Milestone(state="uploaded", label="Uploaded"), Milestone(state="ready", label="Ready for review")]
@@ -94,6 +95,16 @@ def batch(run_id: UUID, epoch: int, number: int, *bodies: Body) -> log.Batch:
 async def append(worker: AsyncEngine, *batches: log.Batch) -> list[log.Answer]:
     async with worker.begin() as connection:
         return await log.append(connection, batches, 30.0)
+
+
+async def events_of(connection: AsyncConnection, run_id: UUID, after: int = 0) -> list[Recorded]:
+    """A run's log from a cursor to its end, however many pages that are."""
+    events: list[Recorded] = []
+    while True:
+        page = await log.read_after(connection, run_id, events[-1].seq if events else after)
+        events += page.events
+        if not page.more:
+            return events
 
 
 async def running(api: AsyncEngine, worker: AsyncEngine, tenant: UUID, *bodies: Body) -> UUID:

@@ -16,10 +16,13 @@ from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eventstore import catalogue, wakeups
+from eventstore import catalogue, scrape, wakeups
 from eventstore.database import async_engine
 from eventstore.handoff import Handoff
+from eventstore.metrics import RecorderMetrics, new_registry
+from eventstore.pauses import keep_pauses_short
 from eventstore.recorder import Recorder
+from eventstore.scrape import NoDoor
 from eventstore.settings import StoreSettings
 from worker import actors
 from worker.broker import HintBroker
@@ -27,6 +30,7 @@ from worker.host import Host
 from worker.llm.chat import create_chat_model
 from worker.llm.retrying import RetryPolicy
 from worker.llm.settings import ModelSettings
+from worker.metrics import WorkerMetrics
 from worker.registry import WORKFLOWS
 from worker.runner import Bench
 from worker.settings import WorkerSettings
@@ -69,6 +73,10 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
+        registry = new_registry()
+        stored = RecorderMetrics(registry)
+        carried = WorkerMetrics(registry, stored.database)
+        stack.enter_context(scrape.serving(settings.worker_metrics, registry, "RUNWIRE_WORKER_METRICS"))
         database_url, redis_url = store.database_url.get_secret_value(), store.redis_url.get_secret_value()
         engine = async_engine(database_url, application="runwire-worker", role="runwire_worker", pool_size=10)
         stack.push_async_callback(engine.dispose)
@@ -79,7 +87,8 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         handoff = Handoff(redis_url, redis)
         stack.callback(handoff.close)
         await register(engine, settings.start_s)
-        recorder = Recorder(engine, redis, lease_s=store.lease_s, heartbeat_s=store.heartbeat_s, clock_us=clock_us)
+        pace = {"lease_s": store.lease_s, "heartbeat_s": store.heartbeat_s}
+        recorder = Recorder(engine, redis, **pace, clock_us=clock_us, metrics=stored)
         bench = Bench(
             engine=engine,
             recorder=recorder,
@@ -91,6 +100,7 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             lease_s=store.lease_s,
             owner=f"{socket.gethostname()}/{os.getpid()}",
             clock_us=clock_us,
+            metrics=carried,
         )
         broker = HintBroker(redis_url)
         host = Host(bench, handoff, redis, waiting=broker.waiting, sweep_s=store.sweep_s, forgotten_s=store.forgotten_s)
@@ -98,6 +108,7 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         queue = Worker(broker, worker_threads=2, worker_timeout=200)
         async with host.open():
             await asyncio.to_thread(queue.start)
+            keep_pauses_short()
             logger.info("worker ready", owner=bench.owner, workflows=sorted(WORKFLOWS))
             await stop.wait()
             # First the queue, then the runs: a run that is handed back must not come back to this very process.
@@ -114,7 +125,7 @@ def main() -> int:
     )
     try:
         uvloop.run(serve(StoreSettings(), WorkerSettings(), ModelSettings()))
-    except (CannotStart, ValidationError, ValueError) as fault:
+    except (CannotStart, NoDoor, ValidationError, ValueError) as fault:
         print(f"worker: {fault}", file=sys.stderr)
         return 1
     return 0

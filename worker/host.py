@@ -11,11 +11,13 @@ import structlog
 from redis.asyncio import Redis
 from sqlalchemy.exc import SQLAlchemyError
 
-from eventstore import log, wakeups
+from eventstore import log, partitions, wakeups
 from eventstore.handoff import Handoff
 from worker.runner import Bench, advance
 
 PARTITIONS_S: Final = 3_600.0
+PARTITIONS_AGAIN_S: Final = 10.0
+PARTITIONS_AGAIN_S_MAX: Final = 600.0
 OFFER_RUNS_MAX: Final = 100
 
 logger = structlog.get_logger(__name__)
@@ -44,6 +46,7 @@ class Host:
         self._slots = threading.Semaphore(bench.settings.runs_max)
         self._runs: dict[UUID, asyncio.Task[None]] = {}
         self._handover = asyncio.Event()
+        bench.metrics.look_at(lambda: len(self._runs), bench.settings.runs_max)
 
     def admit(self, run_id: UUID) -> None:
         """Begin a run as soon as there is room. A hint that comes while the process stops is left to the sweep."""
@@ -120,10 +123,13 @@ class Host:
                 async with self._bench.engine.begin() as connection:
                     lost = await log.forgotten(connection, self._forgotten_s, OFFER_RUNS_MAX)
                 away_since = None
-            except (SQLAlchemyError, OSError, TimeoutError):
+                self._bench.metrics.database.answered()
+            except (SQLAlchemyError, OSError, TimeoutError) as fault:
+                self._bench.metrics.database.met(fault)
                 away_since = away_since if away_since is not None else self._loop.time()
                 continue
             if lost:
+                self._bench.metrics.offered_again(len(lost))
                 logger.info("offered again", runs=len(lost))
                 if not await self._handoff.hand_over(*[run.run_id for run in lost]):
                     # No queue at all: whoever found the runs begins them, as far as it has room.
@@ -132,17 +138,39 @@ class Host:
                             self._begin(run.run_id)
 
     async def _make_room(self) -> None:
-        """Partitions ahead of time."""
+        """Partitions ahead of time. That they cannot be made, or do not reach far, is said loudly and tried again."""
+        wait_s = PARTITIONS_AGAIN_S
         while True:
-            try:
-                async with self._bench.engine.begin() as connection:
-                    if made := await log.ensure_partitions(connection):
-                        logger.info("made partitions", count=made)
-                wait_s = PARTITIONS_S
-            except (SQLAlchemyError, OSError, TimeoutError) as fault:
-                logger.warning("could not make partitions", fault=type(fault).__name__)
-                wait_s = 10.0
-            await asyncio.sleep(wait_s)
+            made = await self._partitions_made()
+            enough = await self._runway_told()
+            await asyncio.sleep(PARTITIONS_S if made and enough else wait_s)
+            wait_s = PARTITIONS_AGAIN_S if made and enough else min(wait_s * 2, PARTITIONS_AGAIN_S_MAX)
+
+    async def _partitions_made(self) -> bool:
+        try:
+            async with self._bench.engine.begin() as connection:
+                if made := await log.ensure_partitions(connection):
+                    logger.info("made partitions", count=made)
+        except (SQLAlchemyError, OSError, TimeoutError) as fault:
+            self._bench.metrics.no_room_made()
+            why = str(getattr(fault, "orig", fault)).partition("\n")[0]
+            logger.error(
+                "could not make partitions", fault=type(fault).__name__, why=why, hint="tried again; " + partitions.HINT
+            )
+            return False
+        return True
+
+    async def _runway_told(self) -> bool:
+        """Whether there is room for long enough. While the log cannot be asked, somebody else says so."""
+        try:
+            async with self._bench.engine.connect() as connection:
+                _, runway_s = await partitions.look(connection)
+        except (SQLAlchemyError, OSError, TimeoutError):
+            return False
+        if runway_s >= partitions.RUNWAY_WARN_S:
+            return True
+        logger.error("partitions run out", runway_days=round(runway_s / partitions.DAY_S, 1), hint=partitions.HINT)
+        return False
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

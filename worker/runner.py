@@ -10,7 +10,7 @@ somebody else's, who will end it.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
@@ -31,11 +31,10 @@ from worker.history import History, read_history
 from worker.llm.model import Model
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Memo
+from worker.metrics import WorkerMetrics
 from worker.run import Run
 from worker.settings import WorkerSettings
 from worker.stops import Diverged, StopReason, WorkflowFailed
-
-PAGE_EVENTS = 1_000
 
 logger = structlog.get_logger(__name__)
 
@@ -54,6 +53,7 @@ class Bench:
     lease_s: float
     owner: str
     clock_us: Callable[[], int]
+    metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
 
 
 async def read_facts(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[Fact]:
@@ -61,11 +61,11 @@ async def read_facts(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[
     facts: list[Fact] = []
     while True:
         async with engine.connect() as connection:
-            page = await log.read_after(connection, run_id, after, PAGE_EVENTS)
-        facts += [event.fact() for event in page]
-        if len(page) < PAGE_EVENTS:
+            page = await log.read_after(connection, run_id, after)
+        facts += [event.fact() for event in page.events]
+        if not page.more:
             return facts
-        after = page[-1].seq
+        after = page.events[-1].seq
 
 
 async def advance(bench: Bench, run_id: UUID, handover: asyncio.Event) -> None:
@@ -94,10 +94,12 @@ class Ownership:
         self._writer = writer
         self._handover = handover
         self._facts: list[Fact] = []
+        self._folded = RunState()
+        self._folded_to = 0
 
     async def carry(self) -> None:
         """Everything between the claim and the terminal event."""
-        self._facts = await read_facts(self._bench.engine, self._writer.run_id)
+        await self._read_on()
         history = read_history(self._facts)
         workflow = self._bench.workflows.get(history.accepted.data["workflow"])
         if history.cancel is not None:
@@ -109,6 +111,8 @@ class Ownership:
             await self._end_error(workflow, "attempts_exhausted", "The run failed too often and was given up.")
             return
         await self._start(history, workflow, attempt)
+        if not history.started:
+            self._bench.metrics.first_event(history.accepted.at_us, self._writer.last_us)
         if workflow is None:
             await self._end_error(workflow, "workflow_unknown", "No worker knows this workflow.")
             return
@@ -255,6 +259,8 @@ class Ownership:
         state = await self._state()
         made = await self._assemble(workflow, state)
         await self._writer.record(endings.cancelled(state.cancel, made, validated))
+        for asked in (fact for fact in self._facts if fact.type == "cancel_requested"):
+            self._bench.metrics.cancelled(asked.at_us, self._writer.last_us)
 
     async def _end_error(self, workflow: Workflow | None, code: str, message: str, *, retryable: bool = False) -> None:
         state = await self._state()
@@ -269,7 +275,8 @@ class Ownership:
     async def _hand_over(self) -> None:
         """Give the run back on purpose: what is half said is dead, and the next owner need not wait for the lease."""
         await self._writer.flush()
-        history = read_history(await read_facts(self._bench.engine, self._writer.run_id))
+        await self._read_on()
+        history = read_history(self._facts)
         key, dead = next(iter(history.left_open()), ("run", []))
         attempt = history.attempts.get(key, 0) + 1
         await self._writer.record(
@@ -286,9 +293,17 @@ class Ownership:
         async with self._bench.engine.begin() as connection:
             await log.release(connection, self._writer.run_id, self._writer.epoch)
 
+    async def _read_on(self) -> None:
+        """What was stored since we last looked. The log behind us is ours alone while nobody fences us."""
+        after = self._facts[-1].seq if self._facts else 0
+        self._facts += await read_facts(self._bench.engine, self._writer.run_id, after)
+
     async def _state(self) -> RunState:
         await self._writer.flush()
-        return fold(await read_facts(self._bench.engine, self._writer.run_id))
+        await self._read_on()
+        self._folded = fold(self._facts[self._folded_to :], self._folded)
+        self._folded_to = len(self._facts)
+        return self._folded
 
     async def _assemble(self, workflow: Workflow | None, state: RunState) -> endings.Assembled:
         if workflow is None:

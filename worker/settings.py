@@ -3,6 +3,8 @@
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from eventstore.scrape import Address
+
 
 class WorkerSettings(BaseSettings):
     """Read from RUNWIRE_* variables."""
@@ -13,4 +15,5 @@ class WorkerSettings(BaseSettings):
     grace_s: float = Field(default=1.0, gt=0, description="a stopped workflow may clean up this long")
     assemble_s: float = Field(default=0.5, gt=0, description="a workflow's own partial result may take this long")
     drain_s: float = Field(default=5.0, gt=0, description="a stopping worker hands its runs back within this time")
+    worker_metrics: Address | None = Field(default=None, description="address of a worker's metrics; unset: none")
     start_s: float = Field(default=30.0, gt=0, description="a starting worker waits this long for the database")

@@ -1,5 +1,6 @@
 """Draft text on its way into the log: every piece of one attempt, and what is dead if the attempt fails."""
 
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Literal
@@ -7,7 +8,6 @@ from typing import Literal
 from eventstore.domain import events
 from eventstore.domain.intake import clean_text
 from eventstore.recorder import Entry, RunWriter
-from worker.history import ranges
 from worker.llm.model import Model as Speaker
 from worker.llm.model import ModelEnd, ModelFault, ModelRequest, ReasoningPiece, TextPiece
 
@@ -23,7 +23,8 @@ class Attempt:
         self._section = section
         self._shape: Shape = shape
         self.number = number
-        self._entries: list[Entry] = []
+        self._ranges: list[tuple[int, int]] = []  # where the stored pieces are
+        self._waiting: deque[Entry] = deque()
         self._texts: list[str] = []
 
     @property
@@ -52,14 +53,26 @@ class Attempt:
         self._keep(await self._writer.push_piece(("reasoning", self._key, str(self.number)), clean_text(text), body))
 
     def _keep(self, entry: Entry) -> None:
-        if not self._entries or self._entries[-1] is not entry:
-            self._entries.append(entry)
+        if not self._waiting or self._waiting[-1] is not entry:
+            self._waiting.append(entry)
+        while self._waiting[0].seq is not None and len(self._waiting) > 1:
+            self._told(self._waiting.popleft().seq)
+
+    def _told(self, seq: int | None) -> None:
+        """Long speeches have many pieces: only where they are is kept, not each of them."""
+        if seq is None:
+            return
+        if self._ranges and self._ranges[-1][1] + 1 == seq:
+            self._ranges[-1] = (self._ranges[-1][0], seq)
+        else:
+            self._ranges.append((seq, seq))
 
     async def said(self) -> list[tuple[int, int]]:
         """Where in the log all of this attempt's pieces are; waits until they are there."""
-        for entry in self._entries:
-            await self._writer.stored(entry)
-        return ranges(entry.seq for entry in self._entries if entry.seq is not None)
+        while self._waiting:
+            await self._writer.stored(self._waiting[0])
+            self._told(self._waiting.popleft().seq)
+        return list(self._ranges)
 
 
 async def listen(speaker: Speaker, request: ModelRequest, attempt: Attempt) -> ModelEnd:

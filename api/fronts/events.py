@@ -38,7 +38,11 @@ STREAMS: Final[dict[int | str, dict[str, Any]]] = {
 async def events(
     request: Request, service: Asked, caller: Who, run_id: str, after: After = None, limit: Limit = None
 ) -> Response:
-    """The events of a run after a cursor: what is stored, then what comes, to the terminal event."""
+    """The events of a run after a cursor: what is stored, then what comes, to the terminal event.
+
+    As `application/json` it is one page, and a page of large events is shorter than `limit`: only `more` tells of what
+    is left.
+    """
     media_type = preferred(request, [SSE, NDJSON, JSON])
     async with service.reading.connect() as connection:
         sight = await see(connection, service, caller, run_id)
@@ -47,13 +51,15 @@ async def events(
         if media_type == JSON:
             feed = Feed(sight.view, cursor)
             page = await page_of(Pages(connection, run.run_id), feed, limit, service.settings)
+            service.figures.delivered("page", len(page.frames))
             return answer(
                 {**page.body(max(run.seq, feed.cursor)), "done": feed.closed or (sight.ended and cursor == run.seq)}
             )
     if sight.ended and cursor == run.seq:
         return Response(status_code=204)
     source = live(service.tails, run.run_id, sight.view, cursor)
-    return StreamAnswer(source, wire_for(media_type, service.settings), service.waits, service.settings)
+    figures = service.figures.stream("sse" if media_type == SSE else "ndjson")
+    return StreamAnswer(source, wire_for(media_type, service.settings), service.waits, service.settings, figures)
 
 
 router.add_api_route("/{run_id}/events", events, methods=["GET"], responses=STREAMS, response_class=Response)

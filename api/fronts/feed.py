@@ -47,10 +47,12 @@ class View:
 
     def data(self, entry: Entry) -> bytes | None:
         """The envelope's bytes, or None when the view withholds the event."""
-        if self not in entry.frames:
-            fact = self.fact(entry)
-            entry.frames[self] = None if fact is None else _envelope(entry, fact)
-        return entry.frames[self]
+        frames = entry.frames
+        if self.name not in frames:
+            # Not the entry's own fact, which would stay as long as the entry: the frame is all that is wanted again.
+            fact = disclose(self._policy, self._role, entry.recorded.fact())
+            frames[self.name] = None if fact is None else _envelope(entry, fact)
+        return frames[self.name]
 
 
 def _envelope(entry: Entry, fact: Fact) -> bytes:

@@ -9,7 +9,7 @@ from api.fronts.feed import Feed, Frame
 from api.negotiation import size
 from api.settings import ApiSettings
 from api.states import Pages
-from eventstore.tail import PAGE_EVENTS_MAX
+from eventstore.log import PAGE_BYTES_MAX
 
 LOOKS_MAX: Final = 8  # pages of the log read for one answer: a view that shows little must not read the whole run
 
@@ -31,12 +31,17 @@ class Page:
 
 
 async def page_of(pages: Pages, feed: Feed, limit: int | None, settings: ApiSettings) -> Page:
-    """The next frames, at most `limit`."""
+    """The next frames: at most `limit`, and no further look once they hold a page's bytes."""
     wanted = size(limit, settings.page_events_default, settings.page_events_max)
     frames: list[Frame] = []
+    held = 0
     for _ in range(LOOKS_MAX):
+        if feed.closed:
+            break
         stored = await pages.after(feed.cursor)
-        frames += feed.take(stored, wanted - len(frames))
-        if len(frames) >= wanted or len(stored) < PAGE_EVENTS_MAX or feed.closed:
+        shown = feed.take(stored.entries, wanted - len(frames))
+        frames += shown
+        held += sum(len(frame.data) for frame in shown)
+        if len(frames) >= wanted or held >= PAGE_BYTES_MAX or not stored.more:
             break
     return Page(frames, feed.cursor)

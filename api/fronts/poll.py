@@ -27,8 +27,9 @@ router = APIRouter(prefix="/v1/runs", tags=["events"])
     "/{run_id}/poll",
     summary="What is new in a run, and how it stands",
     description="Ask again with `after` = `next_after`, at once while `more` is true and after `Retry-After` seconds "
-    "otherwise; `done` says that the run has ended. With `wait` or `Prefer: wait=N` the answer comes with the next "
-    "event that you may see, or when the time is up. With `If-None-Match`, 304 says that nothing has changed.",
+    "otherwise; `done` says that the run has ended. A page of large events is shorter than `limit`: only `more` tells "
+    "of what is left. With `wait` or `Prefer: wait=N` the answer comes with the next event that you may see, or when "
+    "the time is up. With `If-None-Match`, 304 says that nothing has changed.",
     response_class=Response,
 )
 async def poll(
@@ -50,6 +51,7 @@ async def poll(
     if wait_s is not None:
         headers["Preference-Applied"] = f"wait={wait_s:g}"
     if wait_s and not sight.ended:
+        request.state.waited = True
         seen = (
             sight.run.seq if has_version(request, _version(sight, sight.run.seq, sight.run.status, asked)) else cursor
         )
@@ -67,8 +69,10 @@ async def _news(service: Service, sight: Sight, asked: tuple[int, int], headers:
     run_id, view = sight.run.run_id, sight.view
     async with service.reading.connect() as connection:
         pages = Pages(connection, run_id)
-        page = await page_of(pages, Feed(view, after), limit or None, service.settings)
+        # The state first: it reads the new events anyway, and the page, made of the same, ends where the state does.
         known = await service.states.at_end(pages, view)
+        page = await page_of(pages, Feed(view, after, known.seq), limit or None, service.settings)
+    service.figures.delivered("poll", len(page.frames))
     state = public(known.state)
     body: dict[str, Any] = {"id": run_id, **page.body(known.seq), **{name: state[name] for name in SHOWN}}
     etag = _version(sight, known.seq, known.state.status, asked)

@@ -21,11 +21,11 @@ from api.negotiation import NDJSON, SSE, Number, place, preferred
 from api.service import Asked, Who
 from eventstore import log
 from eventstore.domain.disclosure import Role
-from eventstore.tail import PAGE_EVENTS_MAX, Entry
+from eventstore.tail import Entry
 
 SPEED_MAX: Final = 1_000_000.0
 
-router = APIRouter(tags=["audit"])
+router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
 
 class Pace:
@@ -86,8 +86,8 @@ class ReplaySource:
     async def _read(self, wait: Wait, patience_s: float) -> None:
         try:
             async with self._engine.connect() as connection:
-                stored = await log.read_after(connection, self._run_id, self._feed.cursor, PAGE_EVENTS_MAX)
-            self._page.extend(Entry(event) for event in stored)
+                stored = await log.read_after(connection, self._run_id, self._feed.cursor)
+            self._page.extend(Entry(event) for event in stored.events)
         except LOG_AWAY:
             pass
         if not self._page:
@@ -137,4 +137,5 @@ async def replay(
         return Response(status_code=204)
     feed = Feed(sight.view, cursor, upto=end)
     source = ReplaySource(service.reading, sight.run.run_id, feed, pace)
-    return StreamAnswer(nullcontext(source), wire_for(media_type, service.settings), service.waits, service.settings)
+    wire, figures = wire_for(media_type, service.settings), service.figures.stream("replay")
+    return StreamAnswer(nullcontext(source), wire, service.waits, service.settings, figures)

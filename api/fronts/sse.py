@@ -15,9 +15,10 @@ from typing import Final
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.figures import Outcome, StreamFigures
 from api.fronts.feed import Frame
 from api.fronts.sources import Source
-from api.fronts.waits import Wait, Waits
+from api.fronts.waits import Stuck, Wait, Waits
 from api.negotiation import NDJSON, SSE
 from api.settings import ApiSettings
 
@@ -33,10 +34,6 @@ def event(frame: Frame) -> bytes:
 def line(frame: Frame) -> bytes:
     """A frame as one line of JSON."""
     return frame.data + b"\n"
-
-
-class Stuck(Exception):
-    """The reader takes nothing any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +70,7 @@ class StreamAnswer(Response):
         wire: Wire,
         waits: Waits,
         settings: ApiSettings,
+        figures: StreamFigures,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.status_code = 200
@@ -81,37 +79,50 @@ class StreamAnswer(Response):
         self._wire = wire
         self._waits = waits
         self._settings = settings
+        self._figures = figures
         self.init_headers({**HEADERS, **(headers or {}), "Content-Type": wire.media_type})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         if scope["method"] == "HEAD":
             await send(start)
-            await self._send(send, b"", more=False)
+            await send({"type": "http.response.body", "body": b""})
             return
-        async with self._waits.open(receive) as wait:
-            try:
-                await send(start)
-                with self._source as source:
-                    await self._write(source, wait, send)
-                await self._send(send, b"", more=False)
-            except Stuck:
-                await _cut(scope, wait)
+        outcome: Outcome = "broken"
+        self._figures.opened()
+        try:
+            async with self._waits.open(receive) as wait:
+                try:
+                    async with wait.bounded():
+                        await send(start)
+                        with self._source as source:
+                            await self._write(source, wait, send)
+                            outcome = "ended" if source.closed else "left" if wait.gone.is_set() else "drained"
+                        await self._send(wait, send, b"", more=False)
+                except Stuck:
+                    outcome = "cut"
+                    await _cut(scope, wait)
+        except asyncio.CancelledError:
+            outcome = "drained"
+            raise
+        finally:
+            self._figures.closed(outcome)
 
     async def _write(self, source: Source, wait: Wait, send: Send) -> None:
-        clock = asyncio.get_running_loop().time
+        clock = wait.clock
         keepalive_s, opening = self._settings.keepalive_s, self._wire.opening
         spoke = clock()
         while not (source.closed or wait.over):
             frames = await source.frames(wait, max(0.0, spoke + keepalive_s - clock()))
             if frames:
                 for group in self._groups(frames):
-                    await self._send(send, opening + group)
+                    await self._send(wait, send, opening + group)
                     opening = b""
+                self._figures.delivered(len(frames))
                 spoke = clock()
             elif clock() - spoke >= keepalive_s:
                 if self._wire.keepalive:
-                    await self._send(send, self._wire.keepalive)
+                    await self._send(wait, send, self._wire.keepalive)
                 spoke = clock()
 
     def _groups(self, frames: Iterable[Frame]) -> Iterator[bytes]:
@@ -128,12 +139,10 @@ class StreamAnswer(Response):
         if group:
             yield b"".join(group)
 
-    async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
-        try:
-            async with asyncio.timeout(self._settings.send_timeout_s):
-                await send({"type": "http.response.body", "body": body, "more_body": more})
-        except TimeoutError as fault:
-            raise Stuck from fault
+    async def _send(self, wait: Wait, send: Send, body: bytes, *, more: bool = True) -> None:
+        wait.sending_since = wait.clock()
+        await send({"type": "http.response.body", "body": body, "more_body": more})
+        wait.sending_since = None
 
 
 async def _cut(scope: Scope, wait: Wait) -> None:

@@ -46,3 +46,7 @@ class IdempotencyMismatch(EventStoreError):
 
 class LogUnavailable(EventStoreError):
     """The log cannot be reached at the moment."""
+
+
+class LogShut(EventStoreError):
+    """The log takes no new events until an operator acknowledges what it lost. What is stored can be read."""

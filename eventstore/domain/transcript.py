@@ -1,15 +1,21 @@
 """The partial result and the public shape of a state: what a reader who does not follow event by event is given."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from eventstore.domain.lifecycle import TERMINAL_STATUSES
 from eventstore.domain.record import rfc3339
-from eventstore.domain.run import RunState
+from eventstore.domain.run import Piece, RunState
 
 
 def section_text(state: RunState, section: str) -> str:
     """The living draft text of one section: nothing of a superseded attempt."""
-    return "".join(piece.text for piece in state.sections.get(section, ()))
+    pieces = state.sections.get(section)
+    return pieces.made(_text, "") if pieces else ""
+
+
+def _text(before: str, pieces: Iterable[Piece]) -> str:
+    return before + "".join(piece.text for piece in pieces)
 
 
 def partial(state: RunState) -> dict[str, Any]:

@@ -63,7 +63,7 @@ CREATE TABLE runwire.idempotency (
 );
 
 -- One hot row per run, locked by every append to commit. That lock is why seq order is commit order is the order in
--- which readers see events. No secondary index, so its updates stay inside the page. All of it can be rebuilt.
+-- which readers see events. No index on what appends write, so its updates stay inside the page. All of it can be rebuilt.
 CREATE TABLE runwire.head (
     run_id      uuid PRIMARY KEY,
     tenant_id   uuid NOT NULL,

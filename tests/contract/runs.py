@@ -19,7 +19,7 @@ from eventstore.tail import Entry
 from tests.contract.readers import FRONTS, Reader
 from tests.histories import histories
 from tests.serving import Api
-from tests.writing import NOW_US, claim, open_run
+from tests.writing import NOW_US, claim, events_of, open_run
 
 ADA = Person(subject="ada", role="user")
 ENDS: dict[str, Body] = {
@@ -104,7 +104,7 @@ class Stage:
     async def expected(self, run_id: UUID, role: Role) -> list[bytes]:
         """What every front must give this role: the log, through the policy, once."""
         async with self.api_engine.connect() as connection:
-            stored = await log.read_after(connection, run_id, 0, 500)
+            stored = await events_of(connection, run_id)
         return [frame.data for frame in Feed(self.view(role), 0).take([Entry(event) for event in stored])]
 
     @asynccontextmanager

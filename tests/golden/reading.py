@@ -20,9 +20,9 @@ from eventstore.domain.transcript import public
 from eventstore.tail import Entry
 from eventstore.verification import verify_against
 from tests.sealing import NAME
+from tests.writing import events_of
 
 ROLES: tuple[Role, ...] = get_args(Role)
-PAGE = 1_000
 
 
 async def read(connection: AsyncConnection, folder: Path) -> dict[str, bytes]:
@@ -34,7 +34,7 @@ async def read(connection: AsyncConnection, folder: Path) -> dict[str, bytes]:
     facts, states, chains = list[Any](), dict[str, Any](), dict[str, Any]()
     frames: dict[Role, list[bytes]] = {role: [] for role in ROLES}
     for run_id in runs:
-        events = await log.read_after(connection, run_id, 0, PAGE)
+        events = await events_of(connection, run_id)
         told = [event.fact() for event in events]
         facts += [
             {"run_id": run_id, "seq": fact.seq, "type": fact.type, "at_us": fact.at_us, "attempt": fact.attempt,

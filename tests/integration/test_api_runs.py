@@ -13,11 +13,11 @@ from dramatiq import Message
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eventstore import catalogue, log, wakeups
+from eventstore import catalogue, wakeups
 from eventstore.domain.events import Accepted, Cancelled, Person
 from ops.services import Endpoints
 from tests.serving import NOWHERE, Api, Writer, register, serving, until
-from tests.writing import result, started, token
+from tests.writing import events_of, result, started, token
 
 WISH = {"workflow": "contract_review", "input": {"text": "Clause 1", "title": "NDA"}}
 STRANGERS = [
@@ -43,7 +43,7 @@ async def ada(api: Api) -> AsyncIterator[httpx.AsyncClient]:
 
 async def stored(engine: AsyncEngine, run_id: UUID) -> list[Any]:
     async with engine.connect() as connection:
-        return await log.read_after(connection, run_id, 0, 500)
+        return await events_of(connection, run_id)
 
 
 async def ended_run(api: Api, worker_engine: AsyncEngine) -> UUID:

@@ -21,7 +21,19 @@ from eventstore.domain.events import CancelRequested, Person, new_event
 from eventstore.domain.record import Recorded
 from eventstore.sql import rows
 from tests import second_opinion
-from tests.writing import NOW_US, accepted, append, batch, claim, new_tenant, open_run, running, started, token
+from tests.writing import (
+    NOW_US,
+    accepted,
+    append,
+    batch,
+    claim,
+    events_of,
+    new_tenant,
+    open_run,
+    running,
+    started,
+    token,
+)
 
 DENIED: Final = "42501"
 TABLES: Final = ["event", "partition", "input"]
@@ -144,7 +156,7 @@ async def test_what_the_refusals_left_is_the_whole_log(
     owner_engine: AsyncEngine, api_engine: AsyncEngine, run_id: UUID
 ) -> None:
     async with api_engine.connect() as connection:
-        events = await log.read_after(connection, run_id, 0, 100)
+        events = await events_of(connection, run_id)
         head = await log.head(connection, run_id)
     assert head is not None
     assert chain.verify(run_id, head.tenant_id, events, head.seq, head.chain).ok
@@ -156,7 +168,7 @@ async def test_every_table_of_the_log_has_its_triggers_and_they_always_fire(owne
             text("SELECT tgrelid::regclass::text, tgname, tgenabled FROM pg_trigger WHERE tgname LIKE 'refuse%'")
         )
         triggers = {(table, name): enabled for table, name, enabled in found}
-    sealed = ["runwire.block", "runwire.checkpoint", "runwire.identity"]
+    sealed = [f"runwire.{name}" for name in ("block", "block_set_aside", "checkpoint", "identity", "mismatch")]
     tables = ["runwire.event", "runwire.input", *sealed, *await partitions(owner_engine)]
     assert len(tables) > 6
     assert triggers == {(table, name): "A" for table in tables for name in ("refuse_change", "refuse_truncate")}
@@ -190,11 +202,27 @@ async def test_roles_hold_exactly_the_rights_that_were_meant(owner_engine: Async
             )
         )
         assert login.all() == []
-    assert writes == {("workflow", "runwire_worker", "INSERT"), ("workflow", "runwire_worker", "UPDATE")}
+    assert writes == {
+        ("workflow", "runwire_worker", "INSERT"),
+        ("workflow", "runwire_worker", "UPDATE"),
+        ("followed", "runwire_sealer", "UPDATE"),
+        ("mismatch", "runwire_sealer", "INSERT"),
+    }
     assert calls == {
         *((name, "runwire_worker") for name in ("append", "claim", "release", "forgotten", "ensure_partitions")),
         *((name, "runwire_api") for name in ("open_run", "control", "ensure_partitions")),
-        *((name, "runwire_sealer") for name in ("lead", "add_block", "keep_checkpoint", "rebuild_sealed", "shut_gate")),
+        *(
+            (name, "runwire_sealer")
+            for name in (
+                "lead",
+                "add_block",
+                "keep_checkpoint",
+                "rebuild_sealed",
+                "shut_gate",
+                "rest_heads",
+                "wake_heads",
+            )
+        ),
     }
 
 
@@ -305,13 +333,14 @@ async def test_no_reader_ever_sees_a_gap_while_others_write(
         while min(seen.values()) < end:
             for run in runs:
                 async with api_engine.connect() as connection:
-                    follow(seen, {run: await log.read_after(connection, run, seen[run], 7)})
+                    follow(seen, {run: (await log.read_after(connection, run, seen[run], 7)).events})
 
     async def read_together() -> None:
         seen = dict.fromkeys(runs, 0)
         while min(seen.values()) < end:
             async with api_engine.connect() as connection:
-                follow(seen, await log.read_many(connection, seen, 5))
+                pages = await log.read_many(connection, seen, 5)
+                follow(seen, {run: page.events for run, page in pages.items()})
 
     async with asyncio.timeout(30):
         await asyncio.gather(write(runs[:3]), write(runs[3:]), read_one_by_one(), read_together(), read_together())
@@ -337,7 +366,7 @@ async def test_counts_that_do_not_fit_are_refused_whole_and_leave_no_gap(
             )  # fmt: skip
     async with api_engine.connect() as connection:
         for run in runs:
-            assert len(await log.read_after(connection, run, 0, 10)) == 2
+            assert len(await events_of(connection, run)) == 2
 
 
 async def test_the_databases_chain_is_the_domains_for_every_kind_of_value(owner_engine: AsyncEngine) -> None:
@@ -389,7 +418,7 @@ async def test_what_append_and_control_chain_is_the_domains_chain_with_keys_and_
     async with api_engine.begin() as connection:
         asked = CancelRequested(by=Person(subject="ada", role="user"), reason="é")
         assert (await log.control(connection, run, new_event(asked, -1))).verdict == "ok"
-        events = await log.read_after(connection, run, 0, 100)
+        events = await events_of(connection, run)
         head = await log.head(connection, run)
     assert head is not None
     assert [event.key_id for event in events[2:5]] == keys
@@ -415,7 +444,7 @@ async def test_an_edit_past_the_triggers_is_found_by_the_chain(
         ):
             await connection.exec_driver_sql("ALTER TABLE runwire.event DISABLE TRIGGER refuse_change")
             await connection.exec_driver_sql(change, (run,))
-            events = await log.read_after(connection, run, 0, 100)
+            events = await events_of(connection, run)
             found = chain.verify(run, head.tenant_id, events, head.seq, head.chain)
             assert (found.ok, found.fault_seq) == (False, fault_seq)
             await connection.rollback()

@@ -14,6 +14,7 @@ from tests.bench.log.beside import Side, in_rounds
 from tests.bench.log.ground import UNCHAINED, UNHASHED, Change, Ground, libpq
 from tests.bench.log.peers.plain import Plain
 from tests.bench.log.report import Report
+from tests.writing import events_of
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def _values(report: Report) -> dict[str, float]:
 
 async def _verified(connection: AsyncConnection, writer: Appender) -> chain.Verification:
     [run_id] = writer.runs
-    events = await log.read_after(connection, run_id, 0, 1000)
+    events = await events_of(connection, run_id)
     head = await log.head(connection, run_id)
     assert head is not None
     return chain.verify(run_id, head.tenant_id, events, head.seq, head.chain)

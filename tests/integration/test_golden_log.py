@@ -22,7 +22,7 @@ from tests.conftest import new_database
 from tests.golden import record
 from tests.golden.reading import read
 from tests.golden.rows import dump, make_room, read_rows, rows_of
-from tests.writing import NOW_US, result
+from tests.writing import NOW_US, events_of, result
 
 PARTITIONS = """
     SELECT c.relname AS name, c.relowner::regrole::text, c.relacl::text,
@@ -98,7 +98,7 @@ async def test_a_run_of_an_earlier_release_goes_on_in_this_one(owner: AsyncEngin
         assert (answer.verdict, answer.status) == ("ok", "completed")
         head = await log.head(connection, run)
         assert head is not None
-        events = await log.read_after(connection, run, 0, 1_000)
+        events = await events_of(connection, run)
     assert chain.verify(run, head.tenant_id, events, head.seq, head.chain).ok
 
 

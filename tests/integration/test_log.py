@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 from sqlalchemy import text
+from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import catalogue, log
@@ -13,18 +14,8 @@ from eventstore.domain import chain
 from eventstore.domain.events import Body, CancelRequested, Person, new_event
 from eventstore.domain.lifecycle import CONTROL_TYPES, TABLE
 from eventstore.domain.record import Recorded
-from tests.writing import (
-    NOW_US,
-    append,
-    batch,
-    claim,
-    new_tenant,
-    open_run,
-    result,
-    running,
-    started,
-    token,
-)
+from eventstore.sql import hot_rows, rows
+from tests.writing import NOW_US, append, batch, claim, events_of, new_tenant, open_run, result, running, started, token
 
 CANCEL = new_event(CancelRequested(by=Person(subject="ada", role="user"), reason="enough"), NOW_US)
 
@@ -36,13 +27,13 @@ async def tenant(owner_engine: AsyncEngine) -> UUID:
 
 async def read(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[Recorded]:
     async with engine.connect() as connection:
-        return await log.read_after(connection, run_id, after, 1000)
+        return await events_of(connection, run_id, after)
 
 
 async def test_the_database_holds_the_life_cycle_table_of_the_domain(owner_engine: AsyncEngine) -> None:
     async with owner_engine.connect() as connection:
-        rows = await connection.execute(text("SELECT status, type, next, writer FROM runwire.transition"))
-        stored = {(status, type_): (next_, writer) for status, type_, next_, writer in rows}
+        found = await connection.execute(text("SELECT status, type, next, writer FROM runwire.transition"))
+        stored = {(status, type_): (next_, writer) for status, type_, next_, writer in found}
     assert stored == {
         (status, type_): (next_, "api" if type_ in CONTROL_TYPES else "worker")
         for status, row in TABLE.items()
@@ -262,3 +253,44 @@ async def test_another_tenants_run_looks_like_none(
     async with api_engine.connect() as connection:
         assert await catalogue.find_run(connection, tenant, opened.run_id) is not None
         assert await catalogue.find_run(connection, stranger, opened.run_id) is None
+
+
+async def test_the_straight_way_to_the_driver_answers_and_fails_as_the_other_one(
+    api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID
+) -> None:
+    run_id = await running(api_engine, worker_engine, tenant, token("a"))
+    asked = {"run": run_id, "after": 0, "limit": 10, "bytes": 10_000}
+    async with api_engine.connect() as connection:
+        assert await hot_rows(connection, "read_after", asked) == [
+            tuple(row) for row in await rows(connection, "read_after", asked)
+        ]
+        for say in (rows, hot_rows):
+            with pytest.raises(DataError) as fault:
+                await say(connection, "read_after", {**asked, "limit": -9})
+            assert str(run_id) not in str(fault.value)
+            await connection.rollback()
+        assert len(await hot_rows(connection, "read_after", asked)) == 3
+
+
+async def test_a_connection_that_was_cut_is_told_in_the_same_way(
+    api_engine: AsyncEngine, owner_engine: AsyncEngine, tenant: UUID
+) -> None:
+    async with api_engine.connect() as connection:
+        [[backend]] = await connection.execute(text("SELECT pg_backend_pid()"))
+        async with owner_engine.begin() as owner:
+            await owner.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": backend})
+        with pytest.raises(OperationalError):
+            await hot_rows(connection, "read_after", {"run": tenant, "after": 0, "limit": 1, "bytes": 1})
+        await connection.invalidate()
+
+
+async def test_a_statement_straight_to_the_driver_begins_a_transaction_as_any_other(
+    api_engine: AsyncEngine, tenant: UUID
+) -> None:
+    asked = {"run": tenant, "after": 0, "limit": 1, "bytes": 1}
+    async with api_engine.connect() as connection:
+        await hot_rows(connection, "read_after", asked)
+        assert connection.in_transaction(), "nobody could commit it"
+    async with api_engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        await hot_rows(connection, "read_after", asked)
+        assert not connection.in_transaction()

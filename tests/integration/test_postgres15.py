@@ -90,7 +90,8 @@ def database_url(postgres15: str) -> str:
     return postgres15
 
 
-def _tests_of(*modules: ModuleType) -> Iterator[tuple[str, Any]]:
+def all_tests_of(*modules: ModuleType) -> Iterator[tuple[str, Any]]:
+    """The tests of these modules by name, for another server."""
     for module in modules:
         for name, thing in vars(module).items():
             if name.startswith("test_") and callable(thing):
@@ -99,7 +100,7 @@ def _tests_of(*modules: ModuleType) -> Iterator[tuple[str, Any]]:
 
 # Their own fixtures come along; `database_url` is the one above.
 tenant, run_id = test_log.tenant, test_append_only.run_id
-globals().update(_tests_of(test_log, test_append_only))
+globals().update(all_tests_of(test_log, test_append_only))
 
 
 def test_this_really_is_postgresql_15(database_url: str) -> None:

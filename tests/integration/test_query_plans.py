@@ -13,10 +13,12 @@ from psycopg import sql
 from sqlalchemy.engine import make_url
 
 from eventstore.database import SESSION
+from eventstore.log import PAGE_BYTES_MAX, PAGE_EVENTS_MAX
 from eventstore.sql import STATEMENTS
 
 RUNS, EVENTS, SUBJECTS = 2_000, 8, 50
 TENANT = UUID(int=1)
+PAGE = {"limit": PAGE_EVENTS_MAX, "bytes": PAGE_BYTES_MAX}
 SPREAD = "SELECT runwire.uuid_floor(clock_timestamp() + make_interval(days => n)) FROM generate_series(-6, 22) n"
 
 
@@ -59,7 +61,7 @@ async def run_plan(
     connection: psycopg.AsyncConnection, name: str, parameters: Mapping[str, Any]
 ) -> list[Mapping[str, Any]]:
     """The nodes of this statement's plan that were really executed."""
-    statement = sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) {}").format(sql.SQL(STATEMENTS[name]))
+    statement = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {}").format(sql.SQL(STATEMENTS[name]))
     row = await (await connection.execute(statement, parameters)).fetchone()
     assert row is not None
     return [node for node in nodes(row[0][0]["Plan"]) if node["Actual Loops"] > 0]
@@ -98,7 +100,7 @@ async def test_the_rows_lie_in_many_partitions(filled: Filled) -> None:
 async def test_the_next_events_of_a_run_come_from_its_one_partition_by_index(filled: Filled, after: int) -> None:
     connection, runs = filled
     for run in (runs[0], runs[RUNS // 2], runs[-1]):
-        plan = await run_plan(connection, "read_after", {"run": run, "after": after, "limit": 500})
+        plan = await run_plan(connection, "read_after", {"run": run, "after": after, **PAGE})
         assert_by_index(plan)
         assert relations(plan) == {await partition_of(connection, run)}
         assert not [node for node in plan if node["Node Type"] == "Sort"]
@@ -107,7 +109,7 @@ async def test_the_next_events_of_a_run_come_from_its_one_partition_by_index(fil
 async def test_the_next_events_of_many_runs_come_from_their_partitions_by_index(filled: Filled) -> None:
     connection, runs = filled
     asked = [runs[3], runs[RUNS // 2], runs[RUNS // 2 + 1]]
-    plan = await run_plan(connection, "read_many", {"runs": asked, "afters": [0, 3, EVENTS], "limit": 500})
+    plan = await run_plan(connection, "read_many", {"runs": asked, "afters": [0, 3, EVENTS], **PAGE})
     assert_by_index(plan)
     assert relations(plan) == {await partition_of(connection, run) for run in asked}
 
@@ -116,8 +118,29 @@ async def test_the_next_events_of_many_runs_come_from_their_partitions_by_index(
 async def test_asking_for_five_hundred_runs_at_once_reads_no_partition_whole(filled: Filled, limit: int) -> None:
     connection, runs = filled
     asked = runs[:500]
-    plan = await run_plan(connection, "read_many", {"runs": asked, "afters": [EVENTS - 1] * 500, "limit": limit})
+    parameters = {"runs": asked, "afters": [EVENTS - 1] * 500, **PAGE, "limit": limit}
+    plan = await run_plan(connection, "read_many", parameters)
     assert_by_index(plan)
+    reads = sum(node["Actual Rows"] * node["Actual Loops"] for node in plan if "Relation Name" in node)
+    assert reads <= limit + 1, "the runs behind the cut were read too"
+
+
+@pytest.mark.parametrize("name", ["read_after", "read_many", "verify_events"])
+async def test_a_body_that_does_not_fit_into_the_page_is_neither_sent_nor_fetched(filled: Filled, name: str) -> None:
+    connection, runs = filled
+    run, large, count = UUID(int=runs[RUNS // 2].int ^ 1), random.Random(8).randbytes(300_000), 30
+    await connection.execute("RESET role")
+    async with connection.transaction(force_rollback=True), connection.cursor() as cursor:
+        async with cursor.copy("COPY runwire.event FROM STDIN") as copy:
+            for seq in range(1, count + 1):
+                await copy.write_row((run, seq, 1, 1, 0, "step", 0, 0, None, bytes(32), large))
+        asked = {"run": run, "after": 0, "runs": [run, runs[0]], "afters": [0, 0], "seq": 0, **PAGE}
+        sent = await (await cursor.execute(STATEMENTS[name], asked)).fetchall()
+        assert [(row[1], row[9] and len(row[9])) for row in sent[:3]] == [(seq, len(large)) for seq in (1, 2, 3)]
+        assert [(row[1], row[9]) for row in sent[3:]] == ([] if name == "verify_events" else [(4, None)])
+        plan = await run_plan(connection, name, asked)
+    # Sending fetches what is sent; what this counts was read to decide on it, and a body alone is 150 blocks.
+    assert plan[0]["Shared Hit Blocks"] + plan[0]["Shared Read Blocks"] < 100
 
 
 async def test_what_was_sealed_is_read_again_by_index(filled: Filled) -> None:

@@ -24,7 +24,7 @@ from eventstore.recorder import BUFFER_CHARS_MAX, PIECE_CHARS_MAX, Recorder, Run
 from eventstore.wakeups import MOVED, listen, parse_moved
 from ops.services import Endpoints
 from tests.waiting import until
-from tests.writing import NOW_US, claim, new_tenant, open_run, result, started, token
+from tests.writing import NOW_US, claim, events_of, new_tenant, open_run, result, started, token
 
 NEVER_S = 3600.0
 CANCEL = new_event(CancelRequested(by=Person(subject="ada", role="user"), reason="enough"), NOW_US)
@@ -74,7 +74,7 @@ Claimed = Callable[[], Awaitable[UUID]]
 
 async def stored(engine: AsyncEngine, run_id: UUID) -> list[Recorded]:
     async with engine.connect() as connection:
-        events = await log.read_after(connection, run_id, 0, 20_000)
+        events = await events_of(connection, run_id)
         head = await log.head(connection, run_id)
     assert head is not None
     assert chain.verify(run_id, head.tenant_id, events, head.seq, head.chain).ok

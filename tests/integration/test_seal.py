@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -43,34 +43,22 @@ class Cut(OSError):
     """The process ended here."""
 
 
-class CutStore:
+class CutStore(Directory):
     """A folder whose writer is cut off at a place."""
 
-    def __init__(self, folder: Directory, at: str) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, at: str) -> None:
+        super().__init__(folder)
         self.at = at
 
-    def latest(self) -> str | None:
-        return self._folder.latest()
-
-    def checkpoint(self, size: int) -> str | None:
-        return self._folder.checkpoint(size)
-
-    def sizes(self) -> Iterator[int]:
-        return self._folder.sizes()
-
-    def block(self, block_no: int) -> bytes | None:
-        return self._folder.block(block_no)
-
-    def keep_blocks(self, kept: Mapping[int, bytes]) -> None:
+    def keep_blocks(self, blocks: Mapping[int, bytes]) -> None:
         if self.at == "before the blocks":
             raise Cut
-        self._folder.keep_blocks(kept)
+        super().keep_blocks(blocks)
         if self.at == "after the blocks":
             raise Cut
 
-    def publish(self, size: int, note_: str) -> None:
-        self._folder.publish(size, note_)
+    def publish(self, size: int, note: str) -> None:
+        super().publish(size, note)
         if self.at == "after the note":
             raise Cut
 
@@ -182,16 +170,16 @@ async def test_the_checkpoint_is_never_ahead_of_what_is_committed(d: Desk) -> No
     engine = d.owner.sync_engine
 
     class Watching(CutStore):
-        def keep_blocks(self, kept: Mapping[int, bytes]) -> None:
+        def keep_blocks(self, blocks: Mapping[int, bytes]) -> None:
             seen.append(("blocks", *_counts(url)))
-            super().keep_blocks(kept)
+            super().keep_blocks(blocks)
 
-        def publish(self, size: int, note_: str) -> None:
+        def publish(self, size: int, note: str) -> None:
             seen.append(("note", *_counts(url)))
-            super().publish(size, note_)
+            super().publish(size, note)
 
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    assert (await d.sealer(store=Watching(d.store, "")).tick()).signed == 1
+    assert (await d.sealer(store=Watching(d.outside, "")).tick()).signed == 1
     assert seen == [("blocks", 1, 0), ("note", 1, 0)]
     assert await count(d, "checkpoint") == 1
 
@@ -199,7 +187,7 @@ async def test_the_checkpoint_is_never_ahead_of_what_is_committed(d: Desk) -> No
 @pytest.mark.parametrize("at", ["before the blocks", "after the blocks", "after the note"])
 async def test_a_cut_between_the_block_and_its_checkpoint_is_taken_up_by_the_next_sealer(d: Desk, at: str) -> None:
     run = await d.run("a")
-    tick = await d.sealer("a", store=CutStore(d.store, at), lease_s=0.001).tick()
+    tick = await d.sealer("a", store=CutStore(d.outside, at), lease_s=0.001).tick()
     assert (tick.blocks, tick.signed, tick.fault) == (1, 0, "unsigned")
     published = d.store.latest()
     assert (published is not None) == (at == "after the note")
@@ -215,7 +203,7 @@ async def test_a_cut_between_the_block_and_its_checkpoint_is_taken_up_by_the_nex
 
 
 async def test_a_folder_that_is_away_leaves_blocks_unsigned_and_the_next_checkpoint_covers_them(d: Desk) -> None:
-    run, store = await d.run("a"), CutStore(d.store, "before the blocks")
+    run, store = await d.run("a"), CutStore(d.outside, "before the blocks")
     sealer = d.sealer(store=store)
     for number in range(2, 5):
         tick = await sealer.tick()
@@ -339,6 +327,45 @@ async def test_a_stopped_process_that_wakes_up_adds_nothing_and_two_processes_ma
     report = await d.verify(notes)
     assert report.ok, report.findings
     assert len(report.checkpoints) > 3
+
+
+class Meanwhile(Directory):
+    """A folder that is slow enough for something else to happen whenever it is asked."""
+
+    def __init__(self, folder: Path, happens: Callable[[], None]) -> None:
+        super().__init__(folder)
+        self._happens = happens
+
+    def latest(self) -> str | None:
+        self._happens()
+        found = super().latest()
+        self._happens()
+        return found
+
+    def block(self, block_no: int) -> bytes | None:
+        self._happens()
+        found = super().block(block_no)
+        self._happens()
+        return found
+
+
+async def test_a_leader_at_work_is_no_fault_to_a_sealer_that_compares_at_the_same_time(d: Desk) -> None:
+    run, leader, loop = await d.run("a"), d.sealer("a"), asyncio.get_running_loop()
+    await leader.tick()
+    number = 1
+
+    async def more() -> None:
+        nonlocal number
+        number += 1
+        if number < 40:
+            assert await d.add(run, number, "x") == "ok"
+            assert (await leader.tick()).signed == number
+
+    other = d.sealer("b", store=Meanwhile(d.outside, lambda: asyncio.run_coroutine_threadsafe(more(), loop).result(9)))
+    for _ in range(3):
+        assert (await other.tick()).fault is None
+        other.forget()
+    assert number > 6
 
 
 async def test_a_new_key_signs_and_the_old_one_cosigns_one_last_checkpoint(d: Desk) -> None:

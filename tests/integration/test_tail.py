@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eventstore import log, tail
 from eventstore.domain.events import Body
-from eventstore.domain.record import Recorded
+from eventstore.log import PAGE_BYTES_MAX, Page
 from eventstore.recorder import Recorder
 from eventstore.tail import RING_BYTES_MAX, RING_EVENTS_MAX, Tail, Tails
 from eventstore.wakeups import MOVED, moved_payload, publish
@@ -217,7 +217,7 @@ async def test_what_is_stored_between_the_first_page_and_the_tail_is_not_missed(
     run_id = await run_of()
     real = log.read_after
 
-    async def late(connection: AsyncConnection, run: UUID, after: int, limit: int) -> list[Recorded]:
+    async def late(connection: AsyncConnection, run: UUID, after: int, limit: int) -> Page:
         page = await real(connection, run, after, limit)
         await append(worker_engine, batch(run_id, 1, 2, token("in the gap")))
         monkeypatch.setattr(log, "read_after", real)
@@ -321,6 +321,43 @@ async def test_the_ring_answers_every_cursor_and_limit_as_the_log_would(
                 assert [entry.seq for entry in tail_._from_ring(after, limit)] == list(
                     range(after + 1, min(last, after + limit) + 1)
                 )
+
+
+@pytest.mark.usefixtures("no_timer")
+async def test_runs_with_much_to_tell_share_the_pages_and_none_waits_for_all_of_another(
+    tails: Tails, worker_engine: AsyncEngine, run_of: RunOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long run beside many short ones: each page is small, and who got nothing is first in the next one."""
+    asked: list[list[UUID]] = []
+    given: list[dict[UUID, Page]] = []
+    real = log.read_many
+
+    async def noted(connection: AsyncConnection, cursors: dict[UUID, int]) -> dict[UUID, Page]:
+        asked.append(list(cursors))
+        given.append(await real(connection, cursors))
+        return given[-1]
+
+    runs = [await run_of() for _ in range(6)]
+    large = token("x" * 400_000)
+    with ExitStack() as followed:
+        followers = {run_id: followed.enter_context(tails.follow(run_id)) for run_id in runs}
+        for tail_ in followers.values():
+            await tail_.page(0)
+        await until(lambda: not tails._dirty)
+        monkeypatch.setattr(log, "read_many", noted)
+        for run_id in runs:
+            for number in range(2, 2 + (9 if run_id == runs[0] else 2)):
+                await append(worker_engine, batch(run_id, 1, number, large))
+        for run_id in runs:
+            tails.ask(run_id)
+        await until(lambda: not tails._dirty and [t.cursor for t in followers.values()] == [11] + [4] * 5)
+    for page in given:
+        assert sum(len(event.body) for one in page.values() for event in one.events) <= PAGE_BYTES_MAX
+    for before, page, after in zip(asked, given, asked[1:], strict=False):
+        unread = [run_id for run_id in before if run_id in page and not page[run_id].events]
+        assert after[: len(unread)] == unread
+    ended = {run_id: max(n for n, page in enumerate(given) if run_id in page) for run_id in runs}
+    assert max(ended, key=lambda run_id: ended[run_id]) == runs[0], "the short ones waited for the long one"
 
 
 async def test_readers_of_one_run_share_their_entries_and_frames(

@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 
 from api.fronts.feed import Feed
 from api.fronts.sources import LiveSource
-from api.fronts.waits import Wait, Waits
+from api.fronts.waits import Stuck, Wait, Waits
 from api.policies import load
 from api.settings import ROOT
 from eventstore.tail import Entry, Tail
@@ -34,8 +34,8 @@ class Log:
             raise self.fault
         return [Entry(event) for event in HISTORY[after:]]
 
-    async def moved(self, after: int, timeout_s: float) -> bool:
-        await asyncio.sleep(timeout_s)
+    async def moved(self, after: int, timeout_s: float | None) -> bool:
+        await asyncio.sleep(LONG_S if timeout_s is None else timeout_s)
         return False
 
 
@@ -93,3 +93,26 @@ async def test_a_reader_that_leaves_ends_its_wait() -> None:
         said.put_nowait({"type": "http.disconnect"})
         await asyncio.wait_for(wait.gone.wait(), 5)
         assert wait.over
+
+
+async def send_for_ever(wait: Wait) -> None:
+    async with asyncio.timeout(5), wait.bounded():
+        wait.sending_since = wait.clock()
+        await asyncio.sleep(LONG_S)
+
+
+async def test_a_reader_that_takes_nothing_is_given_up_and_its_neighbours_are_not() -> None:
+    waits = Waits(send_timeout_s=0.05)
+    async with waits.open(messages_never) as stuck, waits.open(messages_never) as silent, silent.bounded():
+        with pytest.raises(Stuck):
+            await send_for_ever(stuck)
+
+
+async def test_readers_that_come_after_a_quiet_time_are_watched_too() -> None:
+    waits = Waits(send_timeout_s=0.05)
+    for _ in range(2):
+        async with waits.open(messages_never) as wait:
+            with pytest.raises(Stuck):
+                await send_for_ever(wait)
+        waits._look()  # nobody is there, so nobody is watched any more
+        assert waits._watch is None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.checkpoints import Directory, Forked
+from eventstore.checkpoints import Directory, Forked, OutsideAway, OutsideRefuses, Several
 
 
 def note(size: int, root: str = "root") -> str:
@@ -75,3 +75,72 @@ def test_a_place_that_is_away_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="directory"):
         Directory(tmp_path / "file").publish(1, note(1))
+
+
+class Faulty(Directory):
+    """A folder that answers with a fault."""
+
+    fault: OSError | None = None
+
+    def latest(self) -> str | None:
+        self._maybe()
+        return super().latest()
+
+    def check(self) -> None:
+        self._maybe()
+
+    def block(self, block_no: int) -> bytes | None:
+        self._maybe()
+        return super().block(block_no)
+
+    def publish(self, size: int, note: str) -> None:
+        self._maybe()
+        super().publish(size, note)
+
+    def _maybe(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+
+
+def test_of_several_places_the_furthest_note_counts_and_all_are_written(tmp_path: Path) -> None:
+    a, b = Faulty(tmp_path / "a"), Faulty(tmp_path / "b")
+    both = Several({"a": a, "b": b})
+    assert (both.latest(), both.whole_to(), both.away) == (None, 0, ())
+    both.keep_blocks({1: b"x"})
+    both.publish(1, note(1))
+    assert a.latest() == b.latest() == both.latest() == note(1)
+    b.publish(7, note(7))
+    b.keep_blocks({7: b"y"})
+    assert (both.latest(), both.whole_to(), list(both.sizes())) == (note(7), 1, [1, 7])
+    assert (both.block(7), both.block(8)) == (b"y", None)
+    a.publish(7, note(7, "another"))
+    assert list(both.notes()) == [note(1), note(7, "another"), note(7)]
+    with pytest.raises(Forked):
+        both.publish(7, note(7))
+
+
+def test_what_is_no_note_is_not_passed_over_for_a_note_that_is_further(tmp_path: Path) -> None:
+    a, b = Directory(tmp_path / "a"), Directory(tmp_path / "b")
+    a.publish(3, "scribble")
+    b.publish(9, note(9))
+    assert Several({"a": a, "b": b}).latest() == Several({"b": b, "a": a}).latest() == "scribble"
+
+
+def test_a_place_that_is_away_is_named_and_the_others_are_still_written(tmp_path: Path) -> None:
+    a, b = Faulty(tmp_path / "a"), Faulty(tmp_path / "b")
+    both = Several({"a": a, "b": b})
+    both.publish(1, note(1))
+    both.keep_blocks({1: b"x"})
+    a.fault = OutsideAway("a is away")
+    assert (both.latest(), both.away) == (note(1), ("a",))
+    assert both.block(1) == b"x"
+    with pytest.raises(OutsideAway, match="a is away"):
+        both.publish(2, note(2))
+    assert b.latest() == note(2)
+    b.fault = OutsideRefuses("b says no")
+    with pytest.raises(OutsideRefuses, match="b says no"):  # what somebody must put right is told first
+        both.check()
+    with pytest.raises(OSError, match="a is away"):
+        both.latest()
+    a.fault = None
+    assert (both.latest(), both.away) == (note(1), ("b",))

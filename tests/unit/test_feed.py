@@ -54,6 +54,15 @@ def test_a_reader_that_returns_at_any_cursor_gets_exactly_the_rest(
     assert rest == [frame for frame in all_frames(history, view) if frame.seq > after]
 
 
+@given(histories())
+def test_an_entry_keeps_the_frames_of_its_views_and_not_what_they_were_made_of(history: list[Recorded]) -> None:
+    stored = entries(history)
+    for view in VIEWS.values():
+        for entry in stored:
+            assert view.data(entry) is view.data(entry)
+    assert all(entry._fact is None and len(entry.frames) == len(VIEWS) for entry in stored)
+
+
 @given(histories(), views, st.integers(1, 4))
 def test_small_answers_one_after_the_other_give_the_same_frames(
     history: list[Recorded], view: View, limit: int

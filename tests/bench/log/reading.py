@@ -7,6 +7,9 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from api.policies import load
+from api.settings import ROOT
+from api.states import Pages, States
 from eventstore import log
 from eventstore.database import async_engine
 from eventstore.domain import chain
@@ -22,6 +25,7 @@ RESUMED: Final = 10_000
 NEW: Final = 10
 REPEATS: Final = 5
 BATCH: Final = 1_000
+STATE_BYTES: Final = 1 << 30
 VERIFY: Final = "verify a chain"
 
 
@@ -33,8 +37,8 @@ async def _read(connection: AsyncConnection, writer: Appender) -> tuple[list[Rec
         began = time.perf_counter()
         page = await log.read_after(connection, writer.runs[0], len(events), PAGE)
         took.append(time.perf_counter() - began)
-        events += page
-        if len(page) < PAGE:
+        events += page.events
+        if not page.more:
             return events, took
 
 
@@ -56,6 +60,7 @@ async def reading(report: Report, ground: Ground, long: int = LONG, resumed: int
             await reader.execution_options(isolation_level="AUTOCOMMIT")
             await _resume(report, writer, reader, resumed)
             events, head = await _long(report, writer, reader, long)
+            await _state(report, writer, reader, len(events))
     finally:
         await engine.dispose()
     _fold(report, events)
@@ -92,6 +97,31 @@ async def _resume(report: Report, writer: Appender, reader: AsyncConnection, res
     report.add(name, median(took) * 1000, "ms", fastest_ms=min(took) * 1000)
 
 
+async def _state(report: Report, writer: Appender, reader: AsyncConnection, length: int) -> None:
+    """What a poll or a state costs beside its JSON: from nothing, and once the run is known, from where it was."""
+    view = load(ROOT / "policies").view("contract_review", "officer")
+    states = States(1, STATE_BYTES)
+    [run_id] = writer.runs
+
+    async def timed() -> float:
+        began = time.perf_counter()
+        known = await states.at_end(Pages(reader, run_id), view)
+        took = time.perf_counter() - began
+        assert known.seq == length
+        return took
+
+    first = await timed()
+    report.add(f"state, a run of {length:,}, first time", first * 1000, "ms")
+    again = []
+    for _ in range(4 * REPEATS):
+        await writer.calls(NEW, number=1)
+        length += NEW
+        again.append(await timed())
+    name = f"  again after {NEW} new events"
+    report.add(name, median(again) * 1000, "ms", fastest_ms=min(again) * 1000, slowest_ms=max(again) * 1000)
+    report.add("  times as much the first time", first / median(again), "x")
+
+
 def _fold(report: Report, events: list[Recorded]) -> None:
     decoding = _each_of(REPEATS, lambda: [event.fact() for event in events])
     report.add("decode stored events", len(events) / median(decoding), "events/s")
@@ -99,7 +129,12 @@ def _fold(report: Report, events: list[Recorded]) -> None:
     folding = _each_of(REPEATS, lambda: fold(facts))
     report.add(f"fold, a run of {len(facts):,}", len(facts) / median(folding), "events/s")
     state = fold(facts[:-NEW])
-    one_more = _each_of(4 * REPEATS, lambda: fold(facts[-NEW:], state))
+
+    def go_on() -> None:
+        nonlocal state
+        state = fold(facts[-NEW:], state)
+
+    one_more = _each_of(4 * REPEATS, go_on)
     report.add(f"fold {NEW} new events onto that state", median(one_more) * 1000, "ms", fastest_ms=min(one_more) * 1000)
 
 

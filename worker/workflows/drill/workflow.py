@@ -24,6 +24,13 @@ class Order(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     pieces: int = Field(default=200, ge=0, le=200_000, description="pieces of draft text")
     rate_per_s: float = Field(default=50.0, ge=0, le=100_000, description="pieces per second; 0 is as fast as it goes")
+    phase: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="where between two beats of the machine's clock this drill's pieces lie: drills with different "
+        "phases make an even load together; without one the beat begins with the drill",
+    )
     text_bytes: int = Field(default=24, ge=1, le=4_096, description="length of a piece")
     steps: int = Field(default=1, ge=1, le=100, description="durable steps that the pieces are spread over")
     milestones: int = Field(default=6, ge=1, le=6, description="how many of the milestones are told")
@@ -78,12 +85,20 @@ async def _fault(order: Order) -> None:
         raise WorkflowFailed("drill", "The drill was ordered to fail here.", retryable=True)
 
 
+def first_beat(order: Order, now: float) -> float:
+    """When the first piece is due: now, or at the next moment of the machine's clock that has the ordered phase."""
+    if order.phase is None or not order.rate_per_s:
+        return now
+    period_s = 1 / order.rate_per_s
+    return now + (order.phase * period_s - now) % period_s
+
+
 def speech(order: Order, first: int, count: int, *, faulty: bool) -> Callable[[], AsyncIterator[str]]:
     """The pieces of one step at the ordered pace, measured from its start so that waits do not add up."""
 
     async def speak() -> AsyncIterator[str]:
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = first_beat(order, loop.time())
         for number in range(first, first + count):
             if faulty and number == order.fail_at:
                 await _fault(order)
