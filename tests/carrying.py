@@ -69,6 +69,7 @@ class Scripted:
         self.script = script
         self.asked: list[str] = []
         self.closed: list[str] = []
+        self.before: dict[str, list[list[str]]] = {}  # what it says at first, before it says what the script has
         self.cuts: dict[str, list[int]] = {}  # per question: how many pieces each of its first attempts says
         self.hang: asyncio.Event | None = None
         self._rng = rng
@@ -76,7 +77,7 @@ class Scripted:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Piece | ModelEnd, None]:
         question = str(request.messages[-1]["content"])
         self.asked.append(question)
-        pieces = self.script[question]
+        pieces = self.before[question].pop(0) if self.before.get(question) else self.script[question]
         cuts = self.cuts.get(question)
         cut = cuts.pop(0) if cuts else None
         try:

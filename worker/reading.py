@@ -20,7 +20,7 @@ from worker.memo import Call
 from worker.speaking import STOPPED, Question, Spoken, asking, finished, model_call, recalled, say_all
 from worker.speech import Attempt, Shape, listen
 from worker.stops import Misused, Rewind
-from worker.work import Storing, Work
+from worker.work import Storing, Work, look_at
 
 LEFT: Final = "left"  # the finish of a stream that was not read to its end
 WITH_IT: Final = (REWOUND, "A stream beside it broke; this part starts again.")
@@ -63,6 +63,7 @@ class Stream:
         self._attempt = Overheard(work, call.key, where, call.attempt, self._heard)
         work.speaking.add(self._attempt)
         self._task = asyncio.create_task(self._listen(), name=f"stream {call.key}")
+        self._task.add_done_callback(look_at)
         self._task.add_done_callback(lambda _: self._heard.set())
         work.tasks.add(self._task)
         self._task.add_done_callback(work.tasks.discard)
@@ -193,7 +194,7 @@ def wait_before(policy: RetryPolicy, number: int, fault: ModelFault) -> float | 
 class Pieces:
     """The pieces of one stream, for `async for`. After a crash those that the log has."""
 
-    def __init__(self, work: Work, branch: Branch, question: Question, speech: "Speech") -> None:
+    def __init__(self, work: Work, branch: Branch, question: Question, speech: "Prompted") -> None:
         self._work = work
         self._branch = branch
         self._question = question
@@ -264,7 +265,7 @@ class Pieces:
             self._branch.readings.remove(stream)
 
 
-class Speech:
+class Prompted:
     """A model call: await it for all of it, or read its `text` piece by piece."""
 
     def __init__(self, work: Work, branch: Branch, question: Question) -> None:

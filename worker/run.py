@@ -31,7 +31,7 @@ from worker.declare import Check, Tool, Workflow
 from worker.digests import digest, plain
 from worker.groups import Code, Group, jobs_of, with_attempts
 from worker.llm.model import ModelRequest
-from worker.reading import Speech
+from worker.reading import Prompted
 from worker.speaking import Question, Spoken, attempts, say_all
 from worker.speech import Attempt, Shape, recite
 from worker.steps import STEP_S, Retry, StepOrder, Verify, recall, take_step, wants_context
@@ -151,12 +151,12 @@ class Run:
         section: str,
         shape: Shape = "text",
         parameters: Mapping[str, Any] | None = None,
-    ) -> Speech:
+    ) -> Prompted:
         """Let a model speak into a section of the draft: await all of it, or read its `text()` while it comes.
 
         A broken attempt is retried and its text is dead. Where it was read, the branch runs again as well.
         """
-        return Speech(self._work, self._branch, self._question(name, messages, section, shape, parameters, caller()))
+        return Prompted(self._work, self._branch, self._question(name, messages, section, shape, parameters, caller()))
 
     def _question(
         self,

@@ -35,7 +35,7 @@ from worker.metrics import WorkerMetrics
 from worker.run import Run
 from worker.settings import WorkerSettings
 from worker.stops import Diverged, Misused, StopReason, WorkflowFailed
-from worker.work import Graces, Provider, Work
+from worker.work import Graces, Provider, Work, look_at
 
 logger = structlog.get_logger(__name__)
 
@@ -158,6 +158,7 @@ class Ownership:
             graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
         )
         task = asyncio.create_task(carry_out(work, value), name=f"run {self._writer.run_id}")
+        task.add_done_callback(look_at)
         seen_us = await self._watch(task, work, self._time_left_s(history))
         if work.stopped == "lost":
             assert self._writer.fault is not None
@@ -197,7 +198,9 @@ class Ownership:
             await self._see_off(task, work)
             return seen_us
         finally:
-            task.cancel()  # without effect on one that has ended; otherwise we are going away and it must not stay
+            if not task.done():  # we are going away, or leave it behind: it writes nothing more
+                work.stop("lost")
+                task.cancel()
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
@@ -211,8 +214,6 @@ class Ownership:
         if not task.done():
             work.abandon()
             logger.error("a workflow does not stop and was left behind", workflow=work.workflow.name)
-        elif not task.cancelled():
-            task.exception()  # looked at, so that nobody wonders where it went
 
     async def _end(self, workflow: Workflow, run: Work, task: "asyncio.Task[BaseModel]") -> None:
         # What the code made of a halt does not count, nor whether it ended at all.

@@ -257,6 +257,12 @@ class Work:
             self.history.milestones[key] = (await self.writer.stored(entry)).seq or 0
 
 
+def look_at(task: "asyncio.Task[Any]") -> None:
+    """Look at how a task ended, so that nobody wonders where its exception went."""
+    if not task.cancelled():
+        task.exception()
+
+
 async def _nothing() -> Sequence[Range]:
     return ()
 

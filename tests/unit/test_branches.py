@@ -129,17 +129,21 @@ async def test_a_name_that_could_be_mistaken_for_a_path_is_refused(name: str) ->
 
 
 async def test_the_first_failure_by_the_log_stops_the_others_and_closes_what_they_had_open() -> None:
-    never = asyncio.Event()
+    spoken, never = asyncio.Event(), asyncio.Event()
+
+    async def fail_later(code: str) -> None:
+        await spoken.wait()
+        await fail(code)
 
     async def story(run: Run, _: Nothing) -> Nothing:
         async def look(run: Run, word: str) -> None:
-            await run.step("begin", same, word)
             if word == "slow":
                 await run.draft("speak", speak, section="s")
-            await run.step("break", fail, word)
+            await run.step("break", fail_later, word)
 
         async def speak() -> Any:
             yield "half "
+            spoken.set()
             await never.wait()
 
         await run.each(["slow", "b", "c"], look, key=str)

@@ -93,7 +93,7 @@ async def failing(run: Run, _: Nothing) -> Nothing:
         return text
 
     try:
-        await run.each(["a", "b", "c"], look, key=str, parallel=2)
+        await run.each(["a", "b", "c"], look, key=str, parallel=3)
     except WorkflowFailed as fault:
         await run.step("caught", str, fault.message)
         return await run.validate(Nothing(text=fault.message), [])

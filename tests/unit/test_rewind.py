@@ -67,6 +67,38 @@ async def test_a_stream_cut_at_any_piece_leaves_no_trace_in_the_state(cut: int) 
     assert len([fact for fact in carried.of("step") if fact.data["key"] == "before#1"]) == 1
 
 
+async def test_what_was_made_of_a_broken_stream_is_not_made_again_by_what_follows_it() -> None:
+    carried = carried_with([3])
+    carried.model.before = {"tell": [["Wrong. ", "Worse. ", "Worst. ", "Never said."]]}
+    assert await carried.carry() is None
+    said = [value["text"] for value in told(carried.state)["findings"].values()]
+    assert said == ["One", "Two and more", "Three"]
+    assert told(carried.state)["sections"] == {"story": "".join(WORDS)}
+    [retry] = carried.of("retry")
+    dead = {seq for first, last in retry.data["superseded"] for seq in range(first, last + 1)}
+    assert dead >= {fact.seq for fact in carried.facts if fact.type in ("token", "finding") and fact.seq < retry.seq}
+    assert {fact.seq for fact in carried.of("progress") if 3 < fact.seq < retry.seq} <= dead
+
+
+async def test_a_stream_read_before_the_one_that_broke_is_read_again_piece_by_piece() -> None:
+    async def story(run: Run, _: Nothing) -> Nothing:
+        number, text = 0, ""
+        async for piece in run.model("first", ask("first"), section="first").text():
+            number += 1
+            await run.finding(Nothing(text=piece), item=str(number))
+        async for piece in run.model("tell", ask("tell"), section="story").text():
+            text += piece
+        return await ends(run, f"{number} {text}")
+
+    carried = Carried(declared(story), Scripted({"first": ["1", "2", "3", "4", "5", "6"], "tell": WORDS}))
+    carried.model.cuts = {"tell": [2]}
+    assert await carried.carry() is None
+    assert carried.model.asked == ["first", "tell", "tell"]
+    number = len([fact for fact in carried.of("token") if fact.data["section"] == "first"])
+    assert number > 1
+    assert carried.of("result")[0].data["output"] == {"text": f"{number} " + "".join(WORDS)}
+
+
 async def test_a_stream_that_nobody_reads_is_called_again_alone() -> None:
     async def story(run: Run, _: Nothing) -> Nothing:
         begun.append(1)
