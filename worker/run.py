@@ -25,6 +25,7 @@ from eventstore.domain.errors import NotStorable
 from eventstore.recorder import RunWriter
 from worker.declare import Check, Tool, Workflow
 from worker.digests import digest, plain
+from worker.holding import Hold, Redaction, guard_of
 from worker.llm.model import Model, ModelEnd, ModelFault, ModelRequest
 from worker.llm.retrying import FailedAttempt, RetryPolicy, with_retries
 from worker.memo import Call, Memo
@@ -173,9 +174,15 @@ class Run:
         section: str,
         shape: Shape = "text",
         parameters: Mapping[str, Any] | None = None,
+        hold: Hold | None = None,
+        redact: Sequence[Redaction] = (),
     ) -> Spoken:
-        """Let a model speak into a section of the draft. A broken attempt is retried and its text is dead."""
+        """Let a model speak into a section of the draft. A broken attempt is retried and its text is dead.
+
+        Text goes on only after `hold` lets it and without what `redact` matches: to the log and to the caller alike.
+        """
         self._go_on()
+        guard = guard_of(hold, redact)
         request = ModelRequest(self._model_name, tuple(messages), parameters or {})
         call = self._memo.call("model_call", name, list(messages), request.model, dict(request.parameters))
         if call.before is not None:
@@ -184,7 +191,7 @@ class Run:
 
         async def speak(attempt: Attempt) -> Spoken:
             try:
-                end = await listen(self._model, request, attempt)
+                end = await listen(self._model, request, attempt, guard)
             finally:
                 self.model_closed_us = self._clock_us()
             usage = _usage(end, attempt.text)
