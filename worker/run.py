@@ -29,6 +29,7 @@ from worker.holding import Hold, Redaction, guard_of
 from worker.llm.model import Model, ModelEnd, ModelFault, ModelRequest
 from worker.llm.retrying import FailedAttempt, RetryPolicy, with_retries
 from worker.memo import Call, Memo
+from worker.provenance import CHARS_PER_TOKEN, dead_usage, estimated, provenance, usage_of
 from worker.speech import Attempt, Shape, listen, recite
 from worker.stops import Stop, StopReason, ValidationFailed, WorkflowFailed
 
@@ -37,7 +38,6 @@ M = TypeVar("M", bound=BaseModel)
 
 logger = structlog.get_logger(__name__)
 
-CHARS_PER_TOKEN = 4  # roughly, where a provider does not count; such usage is marked as an estimate
 FINISH_MESSAGES: Mapping[str, str] = {
     "length": "The model reached its length limit before it was done.",
     "content_filter": "The model's provider withheld the answer because of what it says.",
@@ -88,7 +88,7 @@ class Run:
         """What the call that was under way when the run stopped has cost, as far as we can tell."""
         if self._speaking is None:
             return events.Usage()
-        return events.Usage(output_tokens=len(self._speaking.text) // CHARS_PER_TOKEN, source="estimated")
+        return estimated(len(self._speaking.text) // CHARS_PER_TOKEN)
 
     def stop(self, reason: StopReason) -> None:
         """From now on every call raises Stop, whatever the code caught before."""
@@ -194,7 +194,7 @@ class Run:
                 end = await listen(self._model, request, attempt, guard)
             finally:
                 self.model_closed_us = self._clock_us()
-            usage = _usage(end, attempt.text)
+            usage = usage_of(end, attempt.text)
             self.usage = self.usage + usage
             await self._close(call, _model_call(call, attempt, request, end, usage, name, section))
             return Spoken(attempt.text, end.finish)
@@ -270,6 +270,8 @@ class Run:
             assert self._speaking is not None
             attempt = self._speaking.number
             dead = await self._speaking.said()
+            usage = dead_usage(told.fault, self._speaking.text)
+            self.usage = self.usage + (usage or events.Usage())
             await self._writer.record(
                 events.Retry(
                     what="model",
@@ -280,6 +282,7 @@ class Run:
                     attempt=attempt,
                     next_attempt=attempt + 1 if told.next_attempt is not None else None,
                     wait_s=round(told.wait_s, 3),
+                    usage=usage,
                 )
             )
 
@@ -333,17 +336,6 @@ def _finished(said: Spoken) -> Spoken:
     return said
 
 
-def _usage(end: ModelEnd, text: str) -> events.Usage:
-    if end.usage is None:
-        return events.Usage(output_tokens=max(1, len(text) // CHARS_PER_TOKEN), source="estimated")
-    return events.Usage(
-        input_tokens=end.usage.input_tokens,
-        output_tokens=end.usage.output_tokens,
-        reasoning_tokens=end.usage.reasoning_tokens,
-        source="provider",
-    )
-
-
 def _model_call(
     call: Call, attempt: Attempt, request: ModelRequest, end: ModelEnd, usage: events.Usage, name: str, section: str
 ) -> events.ModelCall:
@@ -362,5 +354,6 @@ def _model_call(
         per_piece_ms=round(spoken_ms / end.pieces, 2) if end.pieces else None,
         pieces=end.pieces,
         request_id=end.request_id,
+        **provenance(request, end, attempt.text),
         **{**call.closing(), "attempt": attempt.number},
     )
