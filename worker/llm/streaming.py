@@ -23,6 +23,7 @@ from worker.llm.faults import fault_of_api_error, fault_of_transport, request_id
 from worker.llm.model import ModelEnd, ModelFault, ModelRequest, Piece
 from worker.llm.reading import Decoder, Reading
 from worker.llm.settings import ModelSettings
+from worker.llm.watching import Watch
 
 CONNECTIONS_MAX = 512
 CONNECT_S = 5.0
@@ -117,9 +118,11 @@ class StreamedModel(ABC):
             response = await self._open(stack, request, deadline)
             request_id = request_id_of(response.headers)
             body = await stack.enter_async_context(aclosing(response.iter_bytes()))
+            watch = Watch()
+            stack.callback(watch.close)
             while not reading.done:
                 try:
-                    data = await _read(body, deadline)
+                    data = await _read(watch, body, deadline)
                     if data is None:
                         break
                     frames_before = reading.frames
@@ -137,7 +140,7 @@ class StreamedModel(ABC):
                     finished = reading.decoder.finish_raw is not None
                     deadline = loop.time() + (USAGE_WAIT_S if finished else self._between_pieces_s)
             if reading.done:
-                await _drain(body, loop.time() + DRAIN_S)
+                await _drain(watch, body, loop.time() + DRAIN_S)
         for piece in self._forgotten(reading):
             measured.pieces += 1
             yield piece
@@ -170,21 +173,18 @@ class StreamedModel(ABC):
         return response
 
 
-async def _read(body: AsyncIterator[bytes], deadline: float) -> bytes | None:
+async def _read(watch: Watch, body: AsyncIterator[bytes], deadline: float) -> bytes | None:
     """The next bytes, or None at the end."""
     try:
-        async with asyncio.timeout_at(deadline):
-            return await anext(body)
-    except StopAsyncIteration:
-        return None
+        return await watch.read(body, deadline)
     except (TimeoutError, *_BROKEN) as error:
         raise fault_of_transport(error) from None
 
 
-async def _drain(body: AsyncIterator[bytes], deadline: float) -> None:
+async def _drain(watch: Watch, body: AsyncIterator[bytes], deadline: float) -> None:
     """Read to the end of the body, but do not wait for it: closing an unread connection only costs the next one."""
     try:
-        while await _read(body, deadline) is not None:
+        while await _read(watch, body, deadline) is not None:
             pass
     except ModelFault:
         return
