@@ -14,6 +14,9 @@ from worker.stops import WorkflowFailed
 NUMBER = Redaction(r"\b\d{3}-\d{4}\b", "[number]")
 MAIL = Redaction(r"[\w.]+@[\w.]+\w", "[mail]")
 OPEN = Redaction(r"\d{3}-\d", "[open]")
+PHONE = Redaction(r"\b\d{3}[-. \n]{1,3}\d{4}\b", "[phone]")  # may hold a checkpoint
+AFTER = Redaction(r"(?<=call )\d{3}", "[after]")  # looks back over one
+FAR = Redaction(r"\d[^!]*!", "[far]")  # may show itself only far behind what it begins with
 SECRET = "call 555-1234 or write to ann.lee@example.org. Then\nwait for 555-9876! (Not 5555-12345.)\n\nOver. "
 RULES: list[Hold] = ["word", "sentence", "section"]
 
@@ -33,7 +36,7 @@ def cut(text: str, places: list[int]) -> list[str]:
     return [text[a:b] for a, b in pairwise([0, *sorted(place % (len(text) + 1) for place in places), len(text)])]
 
 
-PARTS = ["call ", "555-1234", "5", "-", "a@b.c", ". ", "\n\n", " \n", "ann.lee@example.org", "!"]
+PARTS = ["call ", "555-1234", "555", "1234", "5", "-", "a@b.c", ". ", "\n\n", " \n", "ann.lee@example.org", "!"]
 TEXTS = st.text(st.sampled_from("ab .!?\n\t,05-@\"'。"), max_size=120) | st.lists(
     st.sampled_from(PARTS), max_size=40
 ).map("".join)
@@ -43,20 +46,25 @@ PLACES = st.lists(st.integers(0, 500), max_size=12)
 @pytest.mark.parametrize("hold", [*RULES, by_lines])
 @given(text=TEXTS, places=PLACES)
 @example(text=SECRET, places=[8, 9, 10])
+@example(text="5 a. b. c. d. e. f. g. h. i. j. k!", places=[34])
 def test_any_cut_into_pieces_releases_the_same_text(hold: Hold, text: str, places: list[int]) -> None:
-    guard = Guard(hold, (NUMBER, MAIL, OPEN), hold_chars_max=4_000, span_max=24)
+    guard = Guard(hold, (NUMBER, MAIL, OPEN, PHONE, AFTER, FAR), hold_chars_max=4_000, span_max=24)
     whole = release(guard, [text])
     assert release(guard, cut(text, places)) == whole
     assert release(guard, text) == whole
 
 
 @pytest.mark.parametrize("hold", [*RULES, by_lines])
+@pytest.mark.parametrize("redaction", [NUMBER, PHONE, AFTER], ids=lambda redaction: redaction.replacement)
 @given(text=TEXTS, places=PLACES)
 @example(text=SECRET, places=list(range(100)))
-def test_a_pattern_over_two_pieces_is_redacted_as_in_the_whole_text(hold: Hold, text: str, places: list[int]) -> None:
+@example(text="call 555. 1234 and call 555 \n1234.", places=list(range(100)))
+def test_a_pattern_over_pieces_and_checkpoints_is_redacted_as_in_the_whole_text(
+    hold: Hold, redaction: Redaction, text: str, places: list[int]
+) -> None:
     """One redaction: then the whole text, redacted by the library, is the measure."""
-    guard = Guard(hold, (NUMBER,), span_max=24)
-    assert release(guard, cut(text, places)) == re.sub(NUMBER.pattern, NUMBER.replacement, text)
+    guard = Guard(hold, (redaction,), span_max=24)
+    assert release(guard, cut(text, places)) == re.sub(redaction.pattern, redaction.replacement, text)
 
 
 @pytest.mark.parametrize("hold", [*RULES, by_lines])
@@ -120,6 +128,14 @@ def test_nothing_is_held_beyond_the_bound_however_long_the_answer() -> None:
             pass
         most = max(most, len(holder._text))
     assert most <= 400
+
+
+@pytest.mark.parametrize("hold", [*RULES, by_lines])
+def test_text_without_a_checkpoint_fails_as_soon_as_there_is_too_much_of_it(hold: Hold) -> None:
+    holder = Guard(hold, hold_chars_max=400).holder()
+    assert "".join(text for _ in range(400) for text in holder.feed("x")) == ""
+    with pytest.raises(WorkflowFailed):
+        list(holder.feed("x"))
 
 
 def test_a_match_that_goes_on_and_on_is_held_until_it_ends_or_fails_closed() -> None:
