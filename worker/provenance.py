@@ -25,21 +25,21 @@ def provenance(request: ModelRequest, end: ModelEnd, text: str) -> dict[str, Any
     }
 
 
-def usage_of(end: ModelEnd, text: str) -> events.Usage:
-    """What an answer that ended well has cost."""
-    return _told(end.usage) if end.usage is not None else estimated(max(1, len(text) // CHARS_PER_TOKEN))
+def usage_of(end: ModelEnd, heard: int) -> events.Usage:
+    """What an answer of so many characters that ended well has cost."""
+    return _told(end.usage) if end.usage is not None else estimated(heard)
 
 
-def dead_usage(fault: ModelFault, said: str) -> events.Usage | None:
+def dead_usage(fault: ModelFault, heard: int) -> events.Usage | None:
     """What a failed attempt has cost, nothing if it never began to answer."""
     if fault.usage is not None:
         return _told(fault.usage)
-    return estimated(max(1, len(said) // CHARS_PER_TOKEN)) if said else None
+    return estimated(heard) if heard else None
 
 
-def estimated(output_tokens: int) -> events.Usage:
-    """Our own guess."""
-    return events.Usage(output_tokens=output_tokens, source="estimated")
+def estimated(heard: int) -> events.Usage:
+    """Our own guess, by the characters that the model has said."""
+    return events.Usage(output_tokens=max(1, heard // CHARS_PER_TOKEN), source="estimated")
 
 
 def _told(usage: Usage) -> events.Usage:

@@ -29,7 +29,7 @@ from worker.holding import Hold, Redaction, guard_of
 from worker.llm.model import Model, ModelEnd, ModelFault, ModelRequest
 from worker.llm.retrying import FailedAttempt, RetryPolicy, with_retries
 from worker.memo import Call, Memo
-from worker.provenance import CHARS_PER_TOKEN, dead_usage, estimated, provenance, usage_of
+from worker.provenance import dead_usage, estimated, provenance, usage_of
 from worker.speech import Attempt, Shape, listen, recite
 from worker.stops import Stop, StopReason, ValidationFailed, WorkflowFailed
 
@@ -86,9 +86,9 @@ class Run:
 
     def aborted(self) -> events.Usage:
         """What the call that was under way when the run stopped has cost, as far as we can tell."""
-        if self._speaking is None:
+        if self._speaking is None or not self._speaking.heard:
             return events.Usage()
-        return estimated(len(self._speaking.text) // CHARS_PER_TOKEN)
+        return estimated(self._speaking.heard)
 
     def stop(self, reason: StopReason) -> None:
         """From now on every call raises Stop, whatever the code caught before."""
@@ -194,7 +194,7 @@ class Run:
                 end = await listen(self._model, request, attempt, guard)
             finally:
                 self.model_closed_us = self._clock_us()
-            usage = usage_of(end, attempt.text)
+            usage = usage_of(end, attempt.heard)
             self.usage = self.usage + usage
             await self._close(call, _model_call(call, attempt, request, end, usage, name, section))
             return Spoken(attempt.text, end.finish)
@@ -270,7 +270,7 @@ class Run:
             assert self._speaking is not None
             attempt = self._speaking.number
             dead = await self._speaking.said()
-            usage = dead_usage(told.fault, self._speaking.text)
+            usage = dead_usage(told.fault, self._speaking.heard)
             self.usage = self.usage + (usage or events.Usage())
             await self._writer.record(
                 events.Retry(

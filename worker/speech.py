@@ -24,6 +24,7 @@ class Attempt:
         self._section = section
         self._shape: Shape = shape
         self.number = number
+        self.heard = 0  # characters that the model has said, thinking and what is held back included: they are paid for
         self._ranges: list[tuple[int, int]] = []  # where the stored pieces are
         self._waiting: deque[Entry] = deque()
         self._texts: list[str] = []
@@ -99,11 +100,13 @@ class Speech:
         async with aclosing(pieces):
             async for piece in pieces:
                 if isinstance(piece, TextPiece):
+                    attempt.heard += len(piece.text)
                     if thinking is not None and thinking.holds:
                         await self._think(thinking.close())
                     for text in answer.feed(piece.text) if answer else (piece.text,):
                         yield await attempt.say(text)
                 elif isinstance(piece, ReasoningPiece):
+                    attempt.heard += len(piece.text)
                     await self._think(thinking.feed(piece.text) if thinking else (piece.text,))
                 elif isinstance(piece, ModelEnd):
                     self.end = piece
