@@ -17,6 +17,7 @@ from worker.history import REWOUND, Range, joined
 from worker.llm.model import ModelEnd, ModelFault
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Call
+from worker.provenance import dead_usage
 from worker.speaking import STOPPED, Question, Spoken, asking, finished, model_call, recalled, say_all
 from worker.speech import Attempt, Shape, listen
 from worker.stops import Misused, Rewind
@@ -76,7 +77,7 @@ class Stream:
     async def _listen(self) -> None:
         work = self._work
         try:
-            end = await listen(work.provider.model, self._question.request, self._attempt)
+            end = await listen(work.provider.model, self._question.request, self._attempt, self._question.guard)
         finally:
             work.model_closed_us = work.clock_us()
         await self._close(end)
@@ -119,7 +120,8 @@ class Stream:
         wait_s = wait_before(policy, number, fault)
         again = fault.retryable and number < policy.attempts_max and wait_s is not None
         why = (fault.code, fault.message_safe)
-        self._branch.broken = Broken(self, self._attempt.number, why, again, wait_s or 0.0)
+        cost = dead_usage(fault, self._attempt.heard)
+        self._branch.broken = Broken(self, self._attempt.number, why, again, wait_s or 0.0, cost)
         self._branch.halt = Rewind(self.key)
         raise Rewind(self.key)
 
@@ -162,7 +164,16 @@ class Stream:
         retry, number, dead = self._work.retry, self._attempt.number, [*own, *later]
         dead = joined([*dead, *self._work.history.made_under(self.key, own)])
         if broken.reading is self:
-            await retry("model", self.key, broken.why, dead, number, again=broken.again, wait_s=broken.wait_s)
+            await retry(
+                "model",
+                self.key,
+                broken.why,
+                dead,
+                number,
+                again=broken.again,
+                wait_s=broken.wait_s,
+                usage=broken.usage,
+            )
         elif dead:
             await retry("model", self.key, WITH_IT, dead, number, again=True)
 

@@ -30,6 +30,7 @@ from worker.branches import Branch
 from worker.declare import Check, Tool, Workflow
 from worker.digests import digest, plain
 from worker.groups import Code, Group, jobs_of, with_attempts
+from worker.holding import Guard, Hold, Redaction, guard_of
 from worker.llm.model import ModelRequest
 from worker.reading import Prompted
 from worker.speaking import Question, Spoken, attempts, say_all
@@ -151,12 +152,16 @@ class Run:
         section: str,
         shape: Shape = "text",
         parameters: Mapping[str, Any] | None = None,
+        hold: Hold | None = None,
+        redact: Sequence[Redaction] = (),
     ) -> Prompted:
         """Let a model speak into a section of the draft: await all of it, or read its `text()` while it comes.
 
-        A broken attempt is retried and its text is dead. Where it was read, the branch runs again as well.
+        A broken attempt is retried and its text is dead. Where it was read, the branch runs again as well. Text goes on
+        only after `hold` lets it and without what `redact` matches: to the log and to the caller alike.
         """
-        return Prompted(self._work, self._branch, self._question(name, messages, section, shape, parameters, caller()))
+        question = self._question(name, messages, section, shape, parameters, caller(), guard_of(hold, redact))
+        return Prompted(self._work, self._branch, question)
 
     def _question(
         self,
@@ -166,9 +171,10 @@ class Run:
         shape: Shape,
         parameters: Mapping[str, Any] | None,
         site: Site,
+        guard: Guard | None = None,
     ) -> Question:
         request = ModelRequest(self._work.provider.name, tuple(messages), parameters or {})
-        return Question(name, request, section, shape, site)
+        return Question(name, request, section, shape, site, guard)
 
     def value(
         self, name: str, messages: Sequence[Mapping[str, Any]], output: type[M], *, section: str = "values"
