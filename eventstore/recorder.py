@@ -138,8 +138,8 @@ class RunWriter:
         if self.fault is not None:
             raise self.fault
 
-    def take(self, events_max: int, bytes_max: int) -> tuple[log.Batch, int]:
-        """The next batch and its bytes: what waits now, as far as there is room; none makes it a heartbeat."""
+    def take(self, events_max: int, bytes_max: int = GROUP_BYTES_MAX) -> log.Batch:
+        """The next batch: what waits now, as far as there is room; none makes it a heartbeat."""
         events, size = list[NewEvent](), 0
         for entry in self._waiting[:events_max]:
             event = entry.frozen()
@@ -147,7 +147,7 @@ class RunWriter:
                 break
             events.append(event)
             size += len(event.body)
-        return log.Batch(self.run_id, self.epoch, self._batch_no + 1, events), size
+        return log.Batch(self.run_id, self.epoch, self._batch_no + 1, events)
 
     def settle(self, batch: log.Batch, answer: log.Answer) -> None:
         """Learn what the log said to a batch."""
@@ -311,12 +311,13 @@ class Recorder:
             if writer.fault is not None or not (asked or writer.has_events):
                 continue
             try:
-                batch, size = writer.take(room, bytes_room)
+                batch = writer.take(room, bytes_room)
             except (EventStoreError, ValueError) as fault:  # one run's bad event is no other run's trouble
                 logger.error("an event could not be made", run_id=str(writer.run_id), fault=type(fault).__name__)
                 writer.fail(fault if isinstance(fault, EventStoreError) else AppendRefused("unstorable"))
                 continue
-            room, bytes_room = room - len(batch.events), bytes_room - size
+            room -= len(batch.events)
+            bytes_room -= sum(len(event.body) for event in batch.events)
             full = full or len(batch.events) < writer.waiting[0]
             if batch.events or asked:  # without room it is a heartbeat, which must not wait
                 group.append((writer, batch))

@@ -26,7 +26,7 @@ def writer_of(run_id: UUID = RUN) -> RunWriter:
 
 def store(writer: RunWriter, first_seq: int) -> int:
     """The log takes what waits; the seq after it."""
-    batch, _ = writer.take(1_000, 1_000_000)
+    batch = writer.take(1_000)
     last_seq = first_seq + len(batch.events) - 1
     if batch.events:
         writer.settle(batch, log.Answer(writer.run_id, "ok", first_seq, last_seq, NOW_US, "running", False))
