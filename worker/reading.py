@@ -164,16 +164,8 @@ class Stream:
         retry, number, dead = self._work.retry, self._attempt.number, [*own, *later]
         dead = joined([*dead, *self._work.history.made_under(self.key, own)])
         if broken.reading is self:
-            await retry(
-                "model",
-                self.key,
-                broken.why,
-                dead,
-                number,
-                again=broken.again,
-                wait_s=broken.wait_s,
-                usage=broken.usage,
-            )
+            spent, wait_s = broken.usage, broken.wait_s
+            await retry("model", self.key, broken.why, dead, number, again=broken.again, wait_s=wait_s, usage=spent)
         elif dead:
             await retry("model", self.key, WITH_IT, dead, number, again=True)
 
