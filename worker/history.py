@@ -6,7 +6,7 @@ from typing import Final
 
 from eventstore.domain.record import Fact
 
-CLOSING: Final = frozenset({"step", "model_call", "tool_result", "finding", "validation"})
+CLOSING: Final = frozenset({"step", "model_call", "tool_result", "finding", "validation", "escalation"})
 OPENING: Final = frozenset({"token", "reasoning", "tool_call"})
 
 

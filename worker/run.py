@@ -23,6 +23,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from eventstore.domain import events, intake
 from eventstore.domain.errors import NotStorable
 from eventstore.recorder import RunWriter
+from worker.asking import ASK_S, Answer, Asked, Asking
 from worker.declare import Check, Tool, Workflow
 from worker.digests import digest, plain
 from worker.llm.model import Model, ModelEnd, ModelFault, ModelRequest
@@ -62,6 +63,7 @@ class Run:
         attempt: int,
         writer: RunWriter,
         memo: Memo,
+        asked: Asked,
         model: Model,
         model_name: str,
         retries: RetryPolicy,
@@ -82,6 +84,8 @@ class Run:
         self._clock_us = clock_us
         self._stopped: StopReason | None = None
         self._speaking: Attempt | None = None
+        self._asking = Asking(writer, memo, asked, self._go_on)
+        self.waits = self._asking.waits
 
     def aborted(self) -> events.Usage:
         """What the call that was under way when the run stopped has cost, as far as we can tell."""
@@ -250,6 +254,24 @@ class Run:
             raise ValidationFailed(failed)
         self.validated[digest(value)] = seq
         return value
+
+    async def ask(
+        self,
+        name: str,
+        question: str,
+        *,
+        to: str,
+        choices: Sequence[str] = (),
+        answer: type[BaseModel] | None = None,
+        wait_s: float = ASK_S,
+        default: Any = None,
+    ) -> Answer:
+        """Ask a person and wait, for days if need be; no worker is held meanwhile."""
+        return await self._asking.ask(name, question, to, choices, answer, wait_s, default)
+
+    async def sleep(self, name: str, seconds: float) -> None:
+        """Go on after so long, by the database's clock; no worker is held meanwhile."""
+        await self._asking.sleep(name, seconds)
 
     async def _attempts(self, call: Call, section: str, shape: Shape, speak: Callable[[Attempt], Awaitable[T]]) -> T:
         async def once(number: int) -> T:

@@ -6,11 +6,11 @@ stopped, code that swallowed one anyway meets it again at its next call.
 
 from typing import Literal
 
-StopReason = Literal["cancel", "deadline", "handover", "lost"]
+StopReason = Literal["cancel", "deadline", "handover", "lost", "suspend"]
 
 
 class Stop(BaseException):
-    """The run is to stop: asked to, out of time, handed to another worker, or no longer ours."""
+    """The run is to stop: asked to, out of time, handed on, no longer ours, or all of it waits."""
 
     def __init__(self, reason: StopReason) -> None:
         self.reason: StopReason = reason

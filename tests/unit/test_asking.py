@@ -1,0 +1,97 @@
+"""Waits: when a run may rest, until when, and how long somebody was asked."""
+
+import asyncio
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from eventstore.domain.record import Fact
+from worker.asking import Asked, Waits, _check, asked_us, due_us, has_news
+
+S = 1_000_000
+
+
+class Fee(BaseModel):
+    eur: int
+
+
+def question(seq: int, at_s: float, wait_s: float = 60) -> Fact:
+    return Fact(seq, "escalation", round(at_s * S), 1, {"wait_s": wait_s})
+
+
+def asked(questions: list[Fact], decided_s: dict[int, float]) -> Asked:
+    decisions = {seq: Fact(90 + seq, "decision", round(at * S), 1, {}) for seq, at in decided_s.items()}
+    return Asked(questions={fact.seq: fact for fact in questions}, decisions=decisions)
+
+
+@pytest.mark.parametrize(
+    ("asked_at", "decided", "seconds"),
+    [
+        ([], {}, 0),
+        ([10], {2: 15}, 5),
+        ([10], {}, 90),  # still open at 100
+        ([10, 12], {2: 15, 3: 20}, 10),  # together
+        ([10, 12], {2: 20, 3: 15}, 10),  # one within the other
+        ([10, 30], {2: 15, 3: 31}, 6),  # one after the other
+    ],
+)
+def test_the_time_in_which_anybody_was_asked_counts_once(
+    asked_at: list[float], decided: dict[int, float], seconds: float
+) -> None:
+    questions = [question(seq, at) for seq, at in enumerate(asked_at, start=2)]
+    assert asked_us(asked(questions, decided), 100 * S) == seconds * S
+
+
+def test_a_wait_is_over_by_what_the_log_says_of_its_beginning() -> None:
+    assert due_us(question(2, 10, wait_s=2.5)) == 12_500_000
+
+
+async def test_a_run_rests_only_when_all_its_branches_wait_and_until_the_first_is_due() -> None:
+    waits = Waits()
+    waits.branches = 2
+    quiet = asyncio.create_task(waits.all_wait())
+    tasks = [asyncio.create_task(waits.wait("a", 50 * S, 7))]
+    await asyncio.sleep(0)
+    assert not quiet.done()
+    tasks.append(asyncio.create_task(waits.wait("b", 30 * S)))
+    await asyncio.wait_for(quiet, 5)
+    assert waits.due_us(10 * S) == 30 * S  # the run's own time stands still: somebody is asked
+    assert has_news(waits, asked([], {7: 3}))
+    assert not has_news(waits, asked([], {8: 3}))
+    for task in tasks:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_a_sleeping_run_is_looked_at_when_its_own_time_is_over() -> None:
+    waits = Waits()
+    task = asyncio.create_task(waits.wait("a", 50 * S))
+    await asyncio.sleep(0)
+    assert waits.due_us(10 * S) == 10 * S
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"choices": ()},
+        {"choices": ("a",), "answer": Fee},
+        {"choices": ("a", "a")},
+        {"choices": ("a", "")},
+        {"wait_s": 0},
+        {"wait_s": float("nan")},
+        {"wait_s": 1e12},
+        {"default": "c"},
+        {"choices": (), "answer": Fee, "default": 3},
+    ],
+)
+def test_a_question_that_cannot_be_answered_is_not_asked(wrong: dict[str, Any]) -> None:
+    given: dict[str, Any] = {"choices": ("a", "b"), "answer": None, "wait_s": 5.0, "default": None}
+    _check("fee", **given)
+    with pytest.raises(ValueError, match=r"^ask fee: "):
+        _check("fee", **given | wrong)
