@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from api import errors, health, metrics, policies, runs, service, workflows
+from api import decisions, errors, health, metrics, policies, runs, service, workflows
 from api.audit import verification
 from api.callers import Caller
 from api.errors import NotAllowed, Problem
@@ -37,6 +37,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         403: "the role may not do this",
         404: "there is none, or it is somebody else's",
         406: "none of the accepted formats is served",
+        409: "the run has moved on",
         422: "the body does not fit",
         503: "the log cannot be reached",
     }.items()
@@ -81,8 +82,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.waits = waits
     app.state.figures = figures
     errors.install(app)
-    for router in (runs.router, events.router, poll.router, workflows.router, health.router, metrics.router):
-        app.include_router(router)
+    for part in (runs, decisions, events, poll, workflows, health, metrics):
+        app.include_router(part.router)
     for router in (replay.router, verification.router):
         app.include_router(router, dependencies=[Depends(officers_only)])
     app.router.default = _page()

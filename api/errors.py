@@ -100,6 +100,10 @@ class InvalidInput(Refusal):
     """The request does not fit its schema."""
 
 
+class MovedOn(Refusal):
+    """The run has moved on since you looked at it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """How one class of errors is told."""
@@ -120,6 +124,7 @@ KINDS: Final[Mapping[type[Exception], Kind]] = {
     TooLarge: Kind(413, "too-large", "Request too large"),
     UnsupportedMedia: Kind(415, "unsupported-media", "Unsupported media type"),
     UnknownWorkflow: Kind(422, "unknown-workflow", "Unknown workflow"),
+    MovedOn: Kind(409, "moved-on", "Run has moved on"),
     InvalidInput: Kind(422, "invalid-input", "Invalid input"),
     store.EventStoreError: Kind(500, "internal", "Internal error"),
     store.UnknownRun: Kind(404, "run-not-found", "Run not found"),

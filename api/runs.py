@@ -103,7 +103,7 @@ async def submit(request: Request, service: Asked, caller: Who) -> Response:
     if replayed or wait_s:
         with suppress(*LOG_AWAY):  # the run is accepted, whatever happens to the log now
             row = await _row(service, caller, opened.run_id)
-    return answer(_status(row, row.status), 202, {**headers, "Operation-Location": location, "Retry-After": "1"})
+    return answer(status_of(row, row.status), 202, {**headers, "Operation-Location": location, "Retry-After": "1"})
 
 
 def _fresh(wanted: catalogue.Submission, opened: catalogue.Opened) -> RunRow:
@@ -118,7 +118,8 @@ async def _row(service: Service, caller: Caller, run_id: UUID) -> RunRow:
     return row
 
 
-def _status(run: RunRow, status: Status) -> dict[str, Any]:
+def status_of(run: RunRow, status: Status) -> dict[str, Any]:
+    """How a run stands, in short."""
     return {
         "id": run.run_id,
         "status": status,
@@ -248,9 +249,9 @@ async def cancel(request: Request, service: Asked, caller: Who, run_id: str) -> 
             told = await _requested(connection, sight.run.run_id, asked)
         if told.verdict != "closed":
             service.tails.ask(sight.run.run_id)
-            service.errands.run(_spread(service, sight.run.run_id, told))
+            service.errands.run(spread(service, sight.run.run_id, told))
             headers = {"Location": links(sight.run.run_id)["self"], "Retry-After": "1"}
-            return answer(_status(sight.run, "stopping"), 202, headers)
+            return answer(status_of(sight.run, "stopping"), 202, headers)
     return await _final(service, sight, {})
 
 
@@ -263,8 +264,8 @@ async def _requested(connection: AsyncConnection, run_id: UUID, asked: Any) -> l
     return told
 
 
-async def _spread(service: Service, run_id: UUID, told: log.Control) -> None:
-    """Let the worker and the readers know. A run that nobody owns goes to a worker, which will end it."""
+async def spread(service: Service, run_id: UUID, told: log.Control) -> None:
+    """Let the worker and the readers know. A run that nobody owns goes to a worker, which will act on what was said."""
     await wakeups.publish(service.redis, wakeups.CONTROL, run_id.hex)
     if told.seq is not None:
         await wakeups.publish(service.redis, wakeups.MOVED, wakeups.moved_payload([(run_id, told.seq)]))

@@ -14,7 +14,7 @@ from api.states import Known
 from eventstore.domain.lifecycle import TERMINAL_STATUSES, Status
 from eventstore.domain.transcript import public
 
-RETRY_AFTER_S: Mapping[str, str] = {"queued": "2", "running": "1", "stopping": "1"}
+RETRY_AFTER_S: Mapping[str, str] = {"queued": "2", "running": "1", "waiting": "2", "stopping": "1"}
 
 
 class Links(BaseModel):
@@ -24,6 +24,7 @@ class Links(BaseModel):
     events: str
     poll: str
     cancel: str
+    decisions: str
 
 
 class RunStatus(BaseModel):
@@ -59,7 +60,7 @@ class RunList(BaseModel):
 def links(run_id: UUID) -> dict[str, str]:
     """The addresses of one run."""
     own = f"/v1/runs/{run_id}"
-    return {"self": own, "events": f"{own}/events", "poll": f"{own}/poll", "cancel": f"{own}/cancel"}
+    return {"self": own, **{name: f"{own}/{name}" for name in ("events", "poll", "cancel", "decisions")}}
 
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -68,8 +69,9 @@ def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = Non
 
 
 def state_body(run_id: UUID, known: Known) -> dict[str, Any]:
-    """The state of a run as a role may see it."""
-    return {"id": run_id, **public(known.state), "links": links(run_id)}
+    """The state of a run as a role may see it. `seen` names what it was made from, for whoever decides on it."""
+    seen = {"seq": known.seq, "chain": known.chain.hex()}
+    return {"id": run_id, **public(known.state), "seen": seen, "links": links(run_id)}
 
 
 def version(view: View, seq: int, status: str | None, *more: object) -> str:

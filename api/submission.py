@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 import uuid_utils.compat
+from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from api.callers import Caller
@@ -74,11 +75,16 @@ async def judged(service: Service, caller: Caller, wish: Wish) -> tuple[Offer, P
         )
     if caller.role not in policy.submit:
         raise NotAllowed(f"The role {caller.role} may not start this workflow.", allowed=policy.submit)
-    found = list(islice(offer.validator.iter_errors(wish.input), FAULTS_MAX))
-    if found:
-        faults = [Fault(_pointer(["input", *one.absolute_path]), _said(one)) for one in found]
-        raise InvalidInput("The input does not fit the workflow's schema.", faults=sorted(set(faults), key=_by_place))
+    if faults := faults_in(offer.validator, wish.input, "input"):
+        raise InvalidInput("The input does not fit the workflow's schema.", faults=faults)
     return offer, policy
+
+
+def faults_in(validator: Draft202012Validator, value: Any, name: str) -> list[Fault]:
+    """Where a value from outside does not fit its schema, in our words and without a word of its own."""
+    found = islice(validator.iter_errors(value), FAULTS_MAX)
+    faults = {Fault(_pointer([name, *one.absolute_path]), _said(one)) for one in found}
+    return sorted(faults, key=_by_place)
 
 
 def submission(

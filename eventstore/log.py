@@ -50,7 +50,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The answer to a claim: claimed, held, closed or unknown."""
+    """The answer to a claim: claimed, held, waiting (nobody need look at it before it is due), closed or unknown.
+    `parked` is how often an owner gave the run back because all of it waited."""
 
     verdict: str
     tenant_id: UUID | None
@@ -58,6 +59,7 @@ class Claim:
     seq: int | None
     status: Status | None
     cancel: bool | None
+    parked: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class Forgotten:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The answer to a control event: ok, already, closed, refused or unknown."""
+    """The answer to a control event: ok, already, answered (`seq` is the decision's), not_asked, early, closed, refused
+    or unknown."""
 
     verdict: str
     seq: int | None
@@ -140,6 +143,13 @@ async def release(connection: AsyncConnection, run_id: UUID, epoch: int) -> None
     await rows(connection, "release", {"run": run_id, "epoch": epoch})
 
 
+async def suspend(connection: AsyncConnection, run_id: UUID, epoch: int, seq: int, due_us: int) -> str:
+    """Give a run back of which all waits, until it is due: parked, moved (the log holds more than `seq`) or fenced."""
+    row = await _one(connection, "suspend", {"run": run_id, "epoch": epoch, "seq": seq, "due": due_us})
+    assert row is not None
+    return str(row[0])
+
+
 async def forgotten(connection: AsyncConnection, after_s: float, limit: int) -> list[Forgotten]:
     """Runs that nobody works on and that were last handed over more than `after_s` ago; marks them as handed over."""
     result = await rows(connection, "forgotten", {"after_s": after_s, "limit": limit})
@@ -148,19 +158,20 @@ async def forgotten(connection: AsyncConnection, after_s: float, limit: int) -> 
 
 async def control(connection: AsyncConnection, run_id: UUID, event: NewEvent) -> Control:
     """Append one control event on the run's own chain, under the same lock as the worker's."""
-    row = await _one(
-        connection,
-        "control",
-        {
-            "run": run_id,
-            "type": event.type,
-            "version": event.version,
-            "occurred": event.occurred_us,
-            "body": event.body,
-        },
-    )
+    row = await _one(connection, "control", {"run": run_id, "type": event.type, **_said(event)})
     assert row is not None
     return Control(*row)
+
+
+async def lapse(connection: AsyncConnection, run_id: UUID, event: NewEvent) -> Control:
+    """Append the decision that nobody made in time, once the question's wait is over by the database's clock."""
+    row = await _one(connection, "lapse", {"run": run_id, **_said(event)})
+    assert row is not None
+    return Control(*row)
+
+
+def _said(event: NewEvent) -> dict[str, Any]:
+    return {"version": event.version, "occurred": event.occurred_us, "body": event.body}
 
 
 async def read_after(

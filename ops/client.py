@@ -133,6 +133,10 @@ class Client:
         """Ask a run to stop."""
         return self._ask("POST", f"{_run(run_id)}/cancel", json={"reason": reason})
 
+    def decide(self, run_id: str, body: Json) -> Json:
+        """Answer what a run asks. The same answer sent again changes nothing."""
+        return self._ask("POST", f"{_run(run_id)}/decisions", json=body)
+
     def verify(self, run_id: str) -> Json:
         """What the server found walking over the run's chain."""
         return self._ask("GET", f"/v1/audit/runs/{quote(run_id, safe='')}/verification")

@@ -138,6 +138,7 @@ class LivePicture:
             parts.append(_findings(state))
         if not ended and (draft := _draft(state, self._console.width)):
             parts.append(draft)
+        parts += [Text(one, style="bold yellow") for one in ([] if ended else questions(state))]
         parts += [Text(note, style="yellow") for note in notes]
         return Group(*parts)
 
@@ -167,6 +168,15 @@ def display_for(*, as_json_lines: bool, whole: bool = True) -> Display:
     return PlainLines(sys.stdout)
 
 
+def questions(state: RunState) -> list[str]:
+    """What somebody is asked at the moment."""
+    return [
+        one_line(f"Waiting for {asked.get('to') or 'somebody'}: {asked.get('question') or 'a question'} (event {seq})")
+        for seq, asked in state.questions.items()
+        if "decision" not in asked
+    ]
+
+
 def fact(frame: Frame) -> Fact:
     """A frame as the domain knows it."""
     at = frame.data.get("at")
@@ -190,7 +200,7 @@ def ending(frame: Frame) -> RenderableType:
 
 def _heading(state: RunState) -> Text:
     title = one_line(str(state.title or words(str(state.workflow or "run"))), 120)
-    return Text(title, style="bold") + Text(f" · {'stopping' if state.status == 'stopping' else state.status or '…'}")
+    return Text(title, style="bold") + Text(f" · {state.status or '…'}")
 
 
 def _detail(state: RunState) -> str:

@@ -1,4 +1,4 @@
-"""The commands that talk to a server: start a run, watch or poll it, stop it, show, replay and verify it, list runs."""
+"""The commands that talk to a server: start, watch, stop and list runs, answer them, show, replay and verify them."""
 
 import json
 import os
@@ -21,6 +21,7 @@ from ops.printable import as_json, one_line, outline, words
 
 READERS: Final = ("user", "operator", "officer")
 STOPPERS: Final = ("user", "operator")
+DECIDERS: Final = ("user", "operator", "officer")
 SUBMITTERS: Final = {"drill": ("operator", "user")}
 INPUT_BYTES_MAX: Final = 1_000_000
 
@@ -42,7 +43,7 @@ After = Annotated[int, typer.Option(min=0, help="Go on after this event; 0 begin
 
 def add_to(app: typer.Typer) -> None:
     """Make these commands part of the command line."""
-    for command in (run, watch, poll, cancel, show, replay, verify, runs):
+    for command in (run, watch, poll, cancel, decide, show, replay, verify, runs):
         app.command(epilog=EPILOG)(command)
 
 
@@ -123,6 +124,47 @@ def cancel(
         print("The run is stopping.")
 
 
+def decide(
+    run_id: RunId,
+    choice: Annotated[str | None, typer.Argument(help="One of the question's choices.")] = None,
+    value: Annotated[
+        str | None, typer.Option("--answer", metavar="JSON", help="The answer to a question without choices.")
+    ] = None,
+    event: Annotated[
+        int | None, typer.Option(min=1, help="The question's event, when the run asks more than one.")
+    ] = None,
+    note: Annotated[str | None, typer.Option(help="Why; it is kept in the log.")] = None,
+    json: AsJson = False,
+    key_file: KeyFile = None,
+    data: Data = None,
+) -> None:
+    """Answer what a run asks. The first answer counts; the same one again changes nothing."""
+    if (choice is None) == (value is None):
+        raise Complaint("say what you decide: one of the choices, or --answer JSON", USAGE)
+    given = {"choice": choice} if value is None else {"answer": _json(value, "--answer")}
+    more = {} if note is None else {"note": note}
+
+    def answered(client: Client) -> dict[str, Any]:
+        state = client.state(run_id)
+        return client.decide(run_id, {"escalation": question(state, event), "seen": state["seen"], **given, **more})
+
+    _, told = _asked(DECIDERS, key_file, data, answered)
+    print(as_json(told) if json else f"Recorded as event {told['decision']['seq']}. The run is {told['status']}.")
+
+
+def question(state: dict[str, Any], event: int | None) -> int:
+    """The seq of the question that is meant: the one that was named, or the only one that is open."""
+    if event is not None:
+        return event
+    still = [one for one in state["questions"] if "decision" not in one]
+    if len(still) == 1:
+        return int(still[0]["seq"])
+    if not still:
+        raise Complaint("this run asks nothing at the moment", FAILED)
+    told = "; ".join(f"--event {one['seq']} {one_line(str(one.get('question', '')), 60)}" for one in still)
+    raise Complaint("this run asks more than one thing", USAGE, f"say which: {told}")
+
+
 def show(
     run_id: RunId,
     at: Annotated[str | None, typer.Option(metavar="SEQ", help="As it was after this event, or at this time.")] = None,
@@ -201,6 +243,14 @@ def _told(state: dict[str, Any]) -> list[str]:
     if state["findings"]:
         told = {found["item"]: found["value"] for found in state["findings"]}
         lines += ["", "Findings", *outline(told, "  ")]
+    for asked in state["questions"]:
+        answer = asked.get("decision") or {}
+        said = answer.get("choice") or as_json(answer["answer"]) if answer.get("choice") or answer.get("answer") else ""
+        status = f"answered {one_line(str(said))}".strip() if answer else f"waiting for {asked.get('to') or 'somebody'}"
+        lines += [
+            "",
+            f"Asked (event {asked['seq']}): {one_line(str(asked.get('question') or ''))} – {one_line(status)}",
+        ]
     if state["result"] is not None:
         return [*lines, "", "Result – validated, final", *outline(state["result"].get("output", state["result"]), "  ")]
     if state["error"]:
@@ -259,7 +309,11 @@ def _input(source: str) -> Any:
         raise Complaint(f"cannot read {source}: {error.strerror}", USAGE) from error
     if len(raw) > INPUT_BYTES_MAX:
         raise Complaint(f"the input is larger than {INPUT_BYTES_MAX} bytes", USAGE)
+    return _json(raw, "standard input" if source == "-" else source)
+
+
+def _json(raw: bytes | str, source: str) -> Any:
     try:
         return json.loads(raw)
     except ValueError as error:
-        raise Complaint(f"{'standard input' if source == '-' else source} is no JSON: {error}", USAGE) from error
+        raise Complaint(f"{source} is no JSON: {error}", USAGE) from error

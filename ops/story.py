@@ -123,6 +123,25 @@ def _validation(data: Data, frame: Frame) -> list[str]:
     return [INDENT + checks(data)]
 
 
+def _escalation(data: Data, frame: Frame) -> list[str]:
+    who = f" {one_line(str(data['to']), LONGEST_VALUE)}" if data.get("to") else ""
+    lines = [
+        f"{INDENT}Asked{who} (event {frame.seq}): {one_line(str(data.get('question') or 'a question'), LONGEST_VALUE)}"
+    ]
+    choices = ", ".join(one_line(str(one), LONGEST_VALUE) for one in data.get("choices") or ())
+    return [*lines, *([f"{INDENT}Choices: {choices}"] if choices else [])]
+
+
+def _decision(data: Data, frame: Frame) -> list[str]:
+    said = data.get("choice") or (terms(data["answer"]) if data.get("answer") is not None else "")
+    told = f": {one_line(str(said), LONGEST_VALUE)}" if said else ""
+    if data.get("because") == "wait_over":
+        return [f"{INDENT}Nobody answered in time{told}"]
+    who = f" by {one_line(str(data['by'].get('subject')), LONGEST_VALUE)}" if data.get("by") else ""
+    note = f" – {one_line(str(data['note']), LONGEST_VALUE)}" if data.get("note") else ""
+    return [f"{INDENT}Answered{who}{told}{note}"]
+
+
 def _cancel_requested(data: Data, frame: Frame) -> list[str]:
     return [f"{INDENT}Stop was asked for: {one_line(str(data.get('reason') or 'no reason given'), LONGEST_VALUE)}"]
 
@@ -152,6 +171,8 @@ TELL: Final[Mapping[str, Callable[[Data, Frame], list[str]]]] = {
     "tool_result": _tool_result,
     "finding": _finding,
     "validation": _validation,
+    "escalation": _escalation,
+    "decision": _decision,
     "cancel_requested": _cancel_requested,
     "result": _result,
     "cancelled": _cancelled,

@@ -18,7 +18,9 @@ from eventstore.domain.events import (
     CancelObserved,
     CancelRequested,
     CheckOutcome,
+    Decision,
     Error,
+    Escalation,
     Finding,
     Milestone,
     ModelCall,
@@ -78,10 +80,15 @@ def histories(draw: st.DrawFn, events_max: int = 24) -> list[Recorded]:
     bodies: list[Body] = [_accepted()]
     status: Status = "queued"
     for _ in range(draw(st.integers(0, events_max))):
-        open_types = sorted(type_ for type_ in TABLE[status] if type_ not in TERMINAL_TYPES)
+        unanswered = _unanswered(bodies)
+        open_types = sorted(
+            type_ for type_ in TABLE[status] if type_ not in TERMINAL_TYPES and (type_ != "decision" or unanswered)
+        )
         # What is hard to get right comes often.
         often = ["retry", "retry"] if "retry" in open_types else ["started", "started"]
-        body = draw(_body(draw(st.sampled_from(open_types + often)), len(bodies) + 1))
+        type_ = draw(st.sampled_from(open_types + often))
+        asked = draw(st.sampled_from(unanswered)) if type_ == "decision" else 0
+        body = _decision(len(bodies) + 1, asked) if asked else draw(_body(type_, len(bodies) + 1))
         bodies.append(body)
         status = next_status(status, body.type_) or status
     if draw(st.booleans()):
@@ -136,6 +143,20 @@ def _accepted() -> Accepted:
     )
 
 
+def _unanswered(bodies: Sequence[Body]) -> list[int]:
+    """The seqs of the questions that have no decision yet."""
+    answered = {body.escalation for body in bodies if isinstance(body, Decision)}
+    asked = [seq for seq, body in enumerate(bodies, start=1) if isinstance(body, Escalation)]
+    return [seq for seq in asked if seq not in answered]
+
+
+def _decision(seq: int, asked: int) -> Decision:
+    return Decision(
+        escalation=asked, because="answered", by=ADA, choice="keep", note=f"because {mark(seq)}",
+        seen_seq=seq - 1, seen_chain="00" * 32, **_closing(asked),
+    )  # fmt: skip
+
+
 def _closing(seq: int) -> dict[str, Any]:
     return {"key": f"k{seq}", "place": seq, "args": "00"}
 
@@ -178,6 +199,11 @@ def _body(draw: st.DrawFn, type_: str, seq: int) -> Body:
         case "validation":
             checks = [CheckOutcome(name="cites", passed=draw(st.booleans()), detail=said)]
             return Validation(passed=checks[0].passed, checks=checks, value_digest="00", seqs=[], **_closing(seq))
+        case "escalation":
+            return Escalation(
+                name="keep", question=f"Keep {mark(seq)}?", choices=["keep", "drop"], to="reviewer", wait_s=60,
+                **_closing(seq),
+            )  # fmt: skip
     return _control_or_end(type_, seq, draw(SMALL))
 
 

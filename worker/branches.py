@@ -104,6 +104,7 @@ class Branch:
         self.broken: Broken | None = None
         self.children: Children | None = None
         self.at_edge = False
+        self.waiting = False  # for a person or a time, not for anything that is under way
         self.waits_for: Entry | None = None
         self.ended = False
         self._paths: Counter[str] = Counter()
@@ -166,6 +167,13 @@ class Branch:
         if self.at_edge:
             return self.waits_for is None or self.waits_for.seq is None
         return self.children is not None and self.children.at_rest()
+
+    def all_wait(self) -> bool:
+        """Whether nothing is under way here or below: all of it waits for a person or a time."""
+        if any(not reading.ended for reading in self.readings):
+            return False
+        below = [*self.children.branches()] if self.children is not None else []
+        return self.waiting or (bool(below) and all(not each.ended and each.all_wait() for each in below))
 
     def all_below(self) -> "Iterator[Branch]":
         """This branch and every living one below it."""

@@ -108,6 +108,7 @@ class Group:
                 self._take()
                 if self._failing:
                     raise await self._first_failure()
+                self._work.waits.look()
         finally:
             stopped = await self._stop()
             if self._work.halt is None and self._parent.halted() is None:

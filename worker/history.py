@@ -11,7 +11,7 @@ from typing import Final
 
 from eventstore.domain.record import Fact
 
-CLOSING: Final = frozenset({"step", "model_call", "tool_result", "finding", "validation"})
+CLOSING: Final = frozenset({"step", "model_call", "tool_result", "finding", "validation", "escalation"})
 PIECES: Final = frozenset({"token", "reasoning"})
 
 SIBLING: Final = "sibling_failed"  # why a call was stopped: another part of the run had failed

@@ -34,7 +34,9 @@ class WorkerMetrics:
             "runwire_cancel_seconds", "From a stored cancel request to the run's end", buckets=CANCEL, registry=registry
         )
         self._offered = Counter(
-            "runwire_runs_offered_again", "Runs that nobody worked on and the sweep handed over", registry=registry
+            "runwire_runs_offered_again",
+            "Runs that nobody worked on, or whose wait was over, and the sweep handed over",
+            registry=registry,
         )
         self._room_failures = Counter(
             "runwire_partition_failures", "Times that partitions could not be made ahead", registry=registry

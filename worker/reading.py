@@ -91,6 +91,7 @@ class Stream:
         self.said = Spoken(self._attempt.text, end.finish)
         self._branch.passed(fact.seq, fact.at_us)
         work.speaking.discard(self._attempt)
+        work.waits.look()
 
     async def next(self) -> str | None:
         """The next piece that is stored, or None at the end. Raises Rewind when the stream has broken."""

@@ -26,6 +26,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from eventstore.domain import events, intake
 from eventstore.domain.errors import NotStorable
 from eventstore.domain.record import EPOCH_START
+from worker import asking
+from worker.asking import ASK_S, Answer
 from worker.branches import Branch
 from worker.declare import Check, Tool, Workflow
 from worker.digests import digest, plain
@@ -245,6 +247,25 @@ class Run:
                 raise ValidationFailed(failed)
             work.validated[name] = fact.seq
             return value
+
+    def ask(
+        self,
+        name: str,
+        question: str,
+        *,
+        to: str,
+        choices: Sequence[str] = (),
+        answer: type[BaseModel] | None = None,
+        wait_s: float = ASK_S,
+        default: Any = None,
+    ) -> Coroutine[Any, Any, Answer]:
+        """Ask a person and wait, for days if need be; no worker is held meanwhile."""
+        asked = asking.Question(name, question, to, choices, answer, wait_s, default)
+        return asking.ask(self._work, self._branch, caller(), asked)
+
+    def sleep(self, name: str, seconds: float) -> Coroutine[Any, Any, None]:
+        """Go on after so long, by the database's clock; no worker is held meanwhile."""
+        return asking.sleep(self._work, self._branch, caller(), name, seconds)
 
     def branch(
         self, name: str, fn: "Callable[[Run], Awaitable[T]]", *, retry: Retry | None = None

@@ -25,6 +25,7 @@ from eventstore.domain.run import RunState, fold
 from eventstore.domain.transcript import partial as default_partial
 from eventstore.recorder import Recorder, RunWriter
 from worker import endings
+from worker.asking import lapse
 from worker.declare import Workflow
 from worker.digests import digest
 from worker.groups import live
@@ -35,6 +36,7 @@ from worker.metrics import WorkerMetrics
 from worker.run import Run
 from worker.settings import WorkerSettings
 from worker.stops import Diverged, Misused, StopReason, WorkflowFailed
+from worker.waits import Asked, asked_us, has_news, read_asked
 from worker.work import Graces, Provider, Work, look_at
 
 logger = structlog.get_logger(__name__)
@@ -70,27 +72,35 @@ async def read_facts(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[
 
 
 async def advance(bench: Bench, run_id: UUID, handover: asyncio.Event) -> None:
-    """Carry the run to its end, if it is free to be claimed."""
+    """Carry the run to its end, or to where all of it waits, if it is free to be claimed."""
+    while await _own(bench, run_id, handover):
+        logger.debug("answered before it was given back", run_id=str(run_id))
+
+
+async def _own(bench: Bench, run_id: UUID, handover: asyncio.Event) -> bool:
+    """One claim of the run; whether there is something to do again at once."""
     async with bench.engine.begin() as connection:
         claim = await log.claim(connection, run_id, bench.owner, bench.lease_s)
     if claim.verdict != "claimed" or claim.epoch is None:
         logger.debug("not ours to run", run_id=str(run_id), verdict=claim.verdict)
-        return
+        return False
     writer = bench.recorder.open(run_id, claim.epoch)
     try:
-        await Ownership(bench, writer, handover).carry()
+        return await Ownership(bench, writer, handover, claim.parked or 0).carry()
     except Fenced:
         logger.info("the run was taken over", run_id=str(run_id), epoch=claim.epoch)
     except EventStoreError as fault:
         logger.error("the log refused to go on", run_id=str(run_id), fault=str(fault))
     finally:
         bench.recorder.close(writer)
+    return False
 
 
 class Ownership:
     """One owner's time with a run."""
 
-    def __init__(self, bench: Bench, writer: RunWriter, handover: asyncio.Event) -> None:
+    def __init__(self, bench: Bench, writer: RunWriter, handover: asyncio.Event, parked: int = 0) -> None:
+        self._parked = parked
         self._bench = bench
         self._writer = writer
         self._handover = handover
@@ -98,31 +108,34 @@ class Ownership:
         self._folded = RunState()
         self._folded_to = 0
 
-    async def carry(self) -> None:
-        """Everything between the claim and the terminal event."""
+    async def carry(self) -> bool:
+        """Everything between the claim and the terminal event, or the next wait; whether to claim it again at once."""
         await self._read_on()
+        asked = read_asked(self._facts)
+        if await lapse(self._bench.engine, self._writer.run_id, asked, self._bench.clock_us):
+            await self._read_on()
         history = read_history(self._facts)
         workflow = self._bench.workflows.get(history.accepted.data["workflow"])
         if history.cancel is not None:
             await self._supersede(history)
             await self._end_cancelled(workflow, None, None)
-            return
-        attempt = self._writer.epoch - history.handovers
+            return False
+        attempt = self._writer.epoch - history.handovers - self._parked
         if attempt > history.accepted.data["limits"]["attempts_max"]:
             await self._end_error(workflow, "attempts_exhausted", "The run failed too often and was given up.")
-            return
+            return False
         await self._start(history, workflow, attempt)
         if not history.started:
             self._bench.metrics.first_event(history.accepted.at_us, self._writer.last_us)
         if workflow is None:
             await self._end_error(workflow, "workflow_unknown", "No worker knows this workflow.")
-            return
+            return False
         try:
             value = workflow.input.model_validate_json(await self._input())
         except ValidationError:
             await self._end_error(workflow, "input_refused", "The input does not fit this version of the workflow.")
-            return
-        await self._work(workflow, history, value, attempt)
+            return False
+        return await self._work(workflow, history, value, attempt)
 
     async def _input(self) -> bytes:
         async with self._bench.engine.connect() as connection:
@@ -146,8 +159,12 @@ class Ownership:
             self._writer.push(body)
         await self._writer.flush()
 
-    async def _work(self, workflow: Workflow, history: History, value: BaseModel, attempt: int) -> None:
-        bench = self._bench
+    async def _work(self, workflow: Workflow, history: History, value: BaseModel, attempt: int) -> bool:
+        bench, asked = self._bench, read_asked(self._facts)
+        ends_us = self._ends_us(history, asked)
+        if ends_us <= self._writer.last_us:  # before the code could go to sleep again
+            await self._end_error(workflow, "limit_run_s", "The run took longer than it may.", retryable=True)
+            return False
         work = Work(
             workflow,
             self._writer,
@@ -155,14 +172,17 @@ class Ownership:
             Provider(bench.model, bench.model_name, bench.retries),
             bench.clock_us,
             attempt=attempt,
+            asked=asked,
             graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
         )
         task = asyncio.create_task(carry_out(work, value), name=f"run {self._writer.run_id}")
         task.add_done_callback(look_at)
-        seen_us = await self._watch(task, work, self._time_left_s(history))
+        seen_us = await self._watch(task, work, (ends_us - self._writer.last_us) / 1e6)
         if work.stopped == "lost":
             assert self._writer.fault is not None
             raise self._writer.fault
+        if work.stopped == "suspend":
+            return await self._park(work, ends_us)
         if work.stopped == "handover":
             await self._hand_over()
         elif work.stopped == "cancel":
@@ -171,11 +191,25 @@ class Ownership:
             await self._end_error(workflow, "limit_run_s", "The run took longer than it may.", retryable=True)
         else:
             await self._end(workflow, work, task)
+        return False
 
-    def _time_left_s(self, history: History) -> float:
-        """By the database's clock on both ends: `started` was stored a moment ago, `accepted` when it was."""
-        spent_s = (self._writer.last_us - history.accepted.at_us) / 1e6
-        return max(0.0, float(history.accepted.data["limits"]["run_s"]) - spent_s)
+    def _ends_us(self, history: History, asked: Asked) -> int:
+        """When the run's time is over, by the database's clock; it stands still while a person is asked."""
+        limit_us = round(float(history.accepted.data["limits"]["run_s"]) * 1e6)
+        return history.accepted.at_us + limit_us + asked_us(asked, self._writer.last_us)
+
+    async def _park(self, work: Work, ends_us: int) -> bool:
+        """Give the run back until it is due. True when what it waits for came while we were leaving."""
+        await self._writer.flush()
+        await self._read_on()
+        # A place where the log never is: what we just read is news to the code that is waiting.
+        upto = 0 if has_news(work.waits, read_asked(self._facts)) else self._facts[-1].seq
+        due_us = work.waits.due_us(ends_us)
+        async with self._bench.engine.begin() as connection:
+            told = await log.suspend(connection, self._writer.run_id, self._writer.epoch, upto, due_us)
+        if told == "fenced":
+            raise Fenced
+        return told == "moved"
 
     async def _watch(self, task: "asyncio.Task[BaseModel]", work: Work, time_left_s: float) -> int | None:
         """Wait for the code to end, or make it end: the answer is when a reason to stop was seen."""
@@ -184,6 +218,7 @@ class Ownership:
             ("cancel", asyncio.create_task(self._writer.cancel.wait())),
             ("handover", asyncio.create_task(self._handover.wait())),
             ("deadline", asyncio.create_task(asyncio.sleep(time_left_s))),
+            ("suspend", asyncio.create_task(work.waits.all_wait())),
         )
         halted = asyncio.create_task(work.halted.wait())  # by itself: code and history disagree, or it cannot be kept
         waits = [halted, *(wait for _, wait in reasons)]

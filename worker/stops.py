@@ -38,7 +38,7 @@ class Halt(BaseException):
 
 
 class Stop(Halt):
-    """The run is to stop: asked to, out of time, handed to another worker, waiting for a person, or no longer ours."""
+    """The run is to stop: asked to, out of time, handed on, no longer ours, or all of it waits."""
 
     def __init__(self, reason: StopReason) -> None:
         self.reason: StopReason = reason

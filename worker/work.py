@@ -20,6 +20,7 @@ from worker.memo import Call, Memo
 from worker.provenance import estimated
 from worker.speech import Attempt
 from worker.stops import Diverged, Halt, Misused, Site, Stop, StopReason
+from worker.waits import Asked, Waits
 
 # Code that never ends although it was told to. It is kept here, asleep at its next call, because a task that nobody
 # holds would be complained about whenever the garbage collector finds it.
@@ -91,6 +92,7 @@ class Work:
         clock_us: Callable[[], int],
         *,
         attempt: int,
+        asked: Asked | None = None,
         graces: Graces | None = None,
     ) -> None:
         self.workflow = workflow
@@ -103,6 +105,8 @@ class Work:
         self.clock_us = clock_us
         self.graces = graces or Graces()
         self.root = Branch("", None, history.accepted.at_us)
+        self.asked = asked or Asked()
+        self.waits = Waits(self.root)
         self.usage = events.Usage()
         self.model_closed_us: int | None = None
         self.validated: dict[str, int] = {}
@@ -195,10 +199,12 @@ class Work:
         branch.passed(fact.seq, fact.at_us)
         return fact
 
-    async def intend(self, branch: Branch, body: events.Step) -> None:
+    async def intend(self, branch: Branch, body: events.Step) -> Fact:
         """Store what is about to be done outside, before it is."""
         entry = await self.writer.record(body)
-        self.history.learn(fact_of(entry, body))
+        fact = fact_of(entry, body)
+        self.history.learn(fact)
+        return fact
 
     async def retry(
         self,

@@ -18,7 +18,7 @@ from api.shapes import RETRY_AFTER_S, answer, links, version
 from api.states import Pages
 from eventstore.domain.transcript import public
 
-SHOWN = ("status", "done", "milestone", "milestones", "partial", "result", "error")
+SHOWN = ("status", "done", "milestone", "milestones", "questions", "partial", "result", "error")
 
 router = APIRouter(prefix="/v1/runs", tags=["events"])
 

@@ -25,6 +25,11 @@ ROLES: Final[tuple[Role, ...]] = ("user", "operator", "officer")
 # Without these a reader could not tell how the run stands or that it has ended.
 LIFE: Final = ("accepted", "started", "cancel_requested", "result", "cancelled", "error")
 
+# Nor that it waits for somebody. A policy that is silent about them shows that they happened and nothing of what was
+# said, so that policies from before there were questions stay good.
+ASKING: Final = ("escalation", "decision")
+QUESTION: Final = frozenset({"question", "choices", "answer_schema"})  # what somebody must see to answer it
+
 # Whoever sees any of these must also learn which of them a later attempt supersedes.
 DRAFTS: Final = TAKEN_BACK | {"token", "reasoning"}
 
@@ -38,12 +43,13 @@ class Rule(BaseModel):
 
 
 class Policy(BaseModel):
-    """One workflow's policy: who may submit it, and role × type -> rule."""
+    """One workflow's policy: who may submit it, which roles may answer a question to whom, and role × type -> rule."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     workflow: str
     version: int
     submit: tuple[Role, ...]
+    decide: Mapping[str, tuple[Role, ...]] = {}
     roles: Mapping[Role, Mapping[str, Rule]]
 
     @field_validator("roles", mode="before")
@@ -52,7 +58,10 @@ class Policy(BaseModel):
         if not isinstance(roles, Mapping):
             return roles
         return {
-            role: {type_: rule if isinstance(rule, Mapping) else {"fields": rule} for type_, rule in rules.items()}
+            role: {
+                type_: rule if isinstance(rule, Mapping) else {"fields": rule}
+                for type_, rule in ({**dict.fromkeys(ASKING, ()), **rules}).items()
+            }
             if isinstance(rules, Mapping)
             else rules
             for role, rules in roles.items()
@@ -76,7 +85,15 @@ def policy_from(data: Mapping[str, Any], name: str) -> Policy:
         if missing := [type_ for type_ in LIFE if type_ not in rules]:
             raise PolicyError(f"{name}: roles.{role} must show {', '.join(missing)}, at least as an empty list")
         _check_retry(f"{name}: roles.{role}", rules)
+    for to, deciders in policy.decide.items():
+        for role in deciders:
+            _check_decider(f"{name}: decide.{to}", role, policy.roles.get(role, {}).get("escalation"))
     return policy
+
+
+def may_decide(policy: Policy, role: Role, to: str) -> bool:
+    """Whether this role may answer what was asked of `to`. Nobody may, unless the policy says so."""
+    return role in policy.decide.get(to, ())
 
 
 def _check_rule(place: str, type_: str, rule: Rule) -> None:
@@ -85,7 +102,7 @@ def _check_rule(place: str, type_: str, rule: Rule) -> None:
     named = (() if rule.fields == "all" else rule.fields) + tuple(rule.when)
     if unknown := [name for name in named if name not in BODIES[type_].model_fields]:
         raise PolicyError(f"{place}: {type_} has no field {', '.join(unknown)}")
-    if type_ in LIFE and rule.when:
+    if type_ in (*LIFE, *ASKING) and rule.when:
         raise PolicyError(f"{place}: a reader must always learn of {type_}, so it takes no `when`")
 
 
@@ -95,6 +112,11 @@ def _check_retry(place: str, rules: Mapping[str, Rule]) -> None:
     told = retry is not None and not retry.when and (retry.fields == "all" or "superseded" in retry.fields)
     if drafts and not told:
         raise PolicyError(f"{place} shows {', '.join(drafts)}, so it must always show retry with its field superseded")
+
+
+def _check_decider(place: str, role: Role, rule: Rule | None) -> None:
+    if rule is None or not (rule.fields == "all" or set(rule.fields) >= QUESTION):
+        raise PolicyError(f"{place}: {role} must be shown {', '.join(sorted(QUESTION))} of escalation, or it is blind")
 
 
 def disclose(policy: Policy, role: Role, fact: Fact) -> Fact | None:

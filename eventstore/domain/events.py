@@ -180,6 +180,7 @@ class Step(Closing):
     status: Literal["intent", "ok", "failed"]
     output: Any = None
     error: str | None = None
+    wait_s: float | None = None
 
 
 class ModelCall(Closing):
@@ -234,6 +235,29 @@ class Validation(Closing):
     seqs: list[tuple[int, int]]
 
 
+class Escalation(Closing):
+    type_ = "escalation"
+    name: str
+    question: str
+    choices: list[str] = Field(default_factory=list)
+    answer_schema: dict[str, Any] | None = None
+    to: str
+    wait_s: float
+    default: Any = None
+
+
+class Decision(Closing):
+    type_ = "decision"
+    escalation: int
+    because: Literal["answered", "wait_over"]
+    by: Person
+    choice: str | None = None
+    answer: Any = None
+    note: str | None = None
+    seen_seq: int | None = None
+    seen_chain: str | None = None
+
+
 class CancelRequested(Body):
     type_ = "cancel_requested"
     by: Person
@@ -277,7 +301,7 @@ BODIES: Final[dict[str, type[Body]]] = {
     body.type_: body
     for body in (
         Accepted, Started, Progress, Reasoning, Token, ToolCall, ToolResult, Finding, Step, ModelCall, Retry,
-        Validation, CancelRequested, CancelObserved, Result, Cancelled, Error,
+        Validation, Escalation, Decision, CancelRequested, CancelObserved, Result, Cancelled, Error,
     )
 }  # fmt: skip
 

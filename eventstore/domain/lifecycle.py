@@ -7,11 +7,12 @@ compares the two. The diagram in ARCHITECTURE.md is generated from here.
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
-Status = Literal["queued", "running", "stopping", "completed", "failed", "cancelled"]
+Status = Literal["queued", "running", "waiting", "stopping", "completed", "failed", "cancelled"]
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 TERMINAL_STATUSES: Final[frozenset[Status]] = frozenset({"completed", "failed", "cancelled"})
 TERMINAL_TYPES: Final[frozenset[str]] = frozenset({"result", "cancelled", "error"})
-CONTROL_TYPES: Final[frozenset[str]] = frozenset({"accepted", "cancel_requested"})  # written by the API only
+# Written by the API, on nobody's epoch. A decision may also be the sweep's, when a question's wait is over.
+CONTROL_TYPES: Final[frozenset[str]] = frozenset({"accepted", "cancel_requested", "decision"})
 FINAL_TYPE: Final = "result"  # the only type that is ever final
 
 WORK: Final = (
@@ -39,8 +40,21 @@ TABLE: Final[Mapping[Status, Mapping[str, Status]]] = {
     "running": _row(
         "running",
         started="running",
+        escalation="waiting",
+        decision="running",
         cancel_requested="stopping",
         result="completed",
+        cancelled="cancelled",
+        error="failed",
+    ),
+    # A person is asked. Other branches may go on meanwhile, and another worker may look at it; no result before the
+    # answer. `decision` in `running` is the answer to one of several questions after another was answered.
+    "waiting": _row(
+        "waiting",
+        started="waiting",
+        escalation="waiting",
+        decision="running",
+        cancel_requested="stopping",
         cancelled="cancelled",
         error="failed",
     ),

@@ -54,6 +54,7 @@ class RunState:
     tools: GrowingMap[str, tuple[int, Mapping[str, Any]]] = field(default_factory=GrowingMap)
     retries: GrowingList[Mapping[str, Any]] = field(default_factory=GrowingList)
     validation: Mapping[str, Any] | None = None
+    questions: GrowingMap[int, Mapping[str, Any]] = field(default_factory=GrowingMap)  # by seq, with their decision
     cancel: Mapping[str, Any] | None = None
     result: Mapping[str, Any] | None = None
     partial: Mapping[str, Any] | None = None
@@ -172,6 +173,18 @@ def _validation(state: RunState, fact: Fact) -> None:
     state.validation = fact.data
 
 
+def _escalation(state: RunState, fact: Fact) -> None:
+    state.questions = state.questions.plus(fact.seq, fact.data)
+
+
+def _decision(state: RunState, fact: Fact) -> None:
+    """What a person was asked and has answered is never taken back, whatever is tried again around it."""
+    asked = fact.data.get("escalation")
+    if asked is not None and asked in state.questions:
+        told = {**state.questions[asked], "decision": {"seq": fact.seq, **fact.data}}
+        state.questions = state.questions.plus(asked, told)
+
+
 def _cancel_requested(state: RunState, fact: Fact) -> None:
     state.cancel = fact.data
 
@@ -207,6 +220,8 @@ CASES: Final[Mapping[str, Callable[[RunState, Fact], None] | None]] = {
     "model_call": _model_call,
     "retry": _retry,
     "validation": _validation,
+    "escalation": _escalation,
+    "decision": _decision,
     "cancel_requested": _cancel_requested,
     "cancel_observed": _cancel_observed,
     "result": _result,

@@ -56,6 +56,7 @@ def public(state: RunState) -> dict[str, Any]:
         "tools": [{"seq": seq, **told} for seq, told in state.tools.values()],
         "retries": len(state.retries),
         "validation": dict(state.validation) if state.validation else None,
+        "questions": [{"seq": seq, **asked} for seq, asked in state.questions.items()],
         "cancel": dict(state.cancel) if state.cancel else None,
         "result": {"final": True, **state.result} if state.result is not None else None,
         "partial": None if state.result is not None else {**partial(state), **(state.partial or {}), "final": False},

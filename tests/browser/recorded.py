@@ -47,6 +47,7 @@ class Recorded:
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
     opened_after: list[int] = field(default_factory=list)
     cancel_status: int = 202
+    decide_status: int = 202
     closed: bool = False
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -124,11 +125,21 @@ def console_app(recorded: Recorded) -> ASGIApp:
         told = {"detail": "The log cannot be written just now."} if recorded.cancel_status >= 400 else {}
         return await refuse_strangers(request) or JSONResponse(told, recorded.cancel_status)
 
+    async def state(request: Request) -> Response:
+        seen = {"seq": int(request.query_params["at"]), "chain": "ab" * 32}
+        return await refuse_strangers(request) or JSONResponse({"seen": seen})
+
+    async def decide(request: Request) -> Response:
+        told = {"detail": "This question was answered otherwise before."} if recorded.decide_status >= 400 else {}
+        return await refuse_strangers(request) or JSONResponse(told, recorded.decide_status)
+
     return with_content_policy(
         Starlette(
             routes=[
                 Route("/v1/runs", runs, methods=["GET", "POST"]),
                 Route("/v1/workflows", workflows),
+                Route("/v1/runs/{id}", state),
+                Route("/v1/runs/{id}/decisions", decide, methods=["POST"]),
                 Route("/v1/runs/{id}/events", events),
                 Route("/v1/runs/{id}/cancel", cancel, methods=["POST"]),
                 Mount("/", StaticFiles(directory=STATIC, html=True)),

@@ -270,3 +270,23 @@ async def test_the_run_can_be_stopped_with_the_keyboard_alone(page: Page, addres
     await expect(page.get_by_role("button", name="Stop")).to_be_focused()
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("button", name="Stopping…")).to_be_focused()
+
+
+async def test_a_question_is_answered_with_one_press_on_what_was_seen(
+    page: Page, address: str, recorded: Recorded
+) -> None:
+    await begin(recorded)
+    question = {"question": "Clause 5 is risky. Go on?", "choices": ["go_on", "stop"], "to": "reviewer"}
+    asked = await recorded.add("escalation", **question)
+    await open_run(page, address)
+    await expect(page.get_by_role("heading", name="Waiting for Reviewer")).to_be_visible()
+    await expect(page.get_by_text("Clause 5 is risky. Go on?", exact=True)).to_be_visible()
+    await page.get_by_label("Note").fill("Looks right.")
+    recorded.decide_status = 409
+    await page.get_by_role("button", name="Go on").dblclick()
+    await expect(page.get_by_text("answered otherwise before")).to_be_visible()
+    told = [body for method, path, body in recorded.asked if path.endswith("/decisions")]
+    seen = {"seq": asked, "chain": "ab" * 32}
+    assert told == [{"escalation": asked, "choice": "go_on", "seen": seen, "note": "Looks right."}]
+    await recorded.add("decision", escalation=asked, because="answered", choice="stop")
+    await expect(page.get_by_role("heading", name="Waiting for Reviewer")).to_be_hidden()

@@ -42,6 +42,10 @@ STORY: list[tuple[str, dict[str, Any]]] = [
     ("finding", {"item": "a", "value": {"title": "A again"}}),
     ("token", {"text": "note", "section": "comments", "step": "draft", "attempt": 2}),
     ("validation", {"passed": True, "checks": []}),
+    ("escalation", {"question": "Keep it?", "choices": ["keep", "drop"], "to": "reviewer", "wait_s": 60}),
+    ("started", {"attempt": 2, "resumed_from": 16}),
+    ("decision", {"escalation": 16, "because": "answered", "choice": "keep"}),
+    ("escalation", {"question": "And this?", "choices": ["yes"], "to": "reviewer", "wait_s": 60}),
     ("cancel_requested", {"by": {"subject": "u", "role": "user"}, "reason": "no need"}),
     ("started", {"attempt": 3}),
     ("cancelled", {"reason": "no need", "partial": {"sections": {}, "findings": []}, "missing": []}),
@@ -89,7 +93,8 @@ async def test_the_console_and_the_server_fold_a_run_to_the_same_state_at_every_
                 const sections = {};
                 for (const piece of run.pieces) sections[piece.section] = (sections[piece.section] ?? "") + piece.text;
                 const findings = Object.fromEntries(run.findings.map((one) => [one.item, one.value]));
-                return structuredClone({ status: run.status, index: run.index, sections, findings });
+                const questions = run.questions.map((one) => [one.seq, one.decision?.choice ?? null]);
+                return structuredClone({ status: run.status, index: run.index, sections, findings, questions });
             });
         }""",
         frames,
@@ -102,4 +107,5 @@ async def test_the_console_and_the_server_fold_a_run_to_the_same_state_at_every_
             "index": (state.milestone or {}).get("index", 0),
             "sections": {name: "".join(piece.text for piece in pieces) for name, pieces in state.sections.items()},
             "findings": {item: value for item, (_, value) in state.findings.items()},
+            "questions": [[at, one.get("decision", {}).get("choice")] for at, one in state.questions.items()],
         }

@@ -197,3 +197,26 @@ def test_a_second_start_on_the_same_data_is_refused_in_one_line(stage: Stage) ->
     assert done.stderr.startswith(f"runwire: runwire already runs on {stage.data}: {stage.running.address}")
     assert (done.stderr.count("\n"), done.returncode) == (1, 1)
     assert stage.runwire("up", "--port", "eighty").returncode == 2
+
+
+def test_a_question_is_answered_on_the_command_line_once(stage: Stage, folder: Path) -> None:
+    run_id = stage.submit("contract_review", {**json.loads(SAMPLE.read_text()), "ask_about_high_risk": True})
+    watching = stage.begin(folder / "watched", "watch", run_id)
+    stage.until(run_id, lambda event: event["type"] == "escalation")
+    assert "waiting for reviewer" in stage.runwire("show", run_id).stdout
+    wrong = stage.runwire("decide", run_id, "burn")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert "comment, stop" in wrong.stderr
+    done = stage.runwire("decide", run_id, "comment", "--note", "as always")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Recorded as event ")
+    log = stage.until_ended(run_id)
+    assert log[-1]["type"] == "result"
+    assert watching.wait(timeout=20) == 0
+    assert any(line.endswith(": comment – as always") for line in lines_of(folder / "watched"))
+    [asked] = [event["seq"] for event in log if event["type"] == "escalation"]
+    assert stage.runwire("decide", run_id, "stop", "--event", str(asked)).returncode == 1
+    assert stage.runwire("decide", run_id, "comment", "--event", str(asked)).returncode == 0
+    assert stage.runwire("decide", run_id, "comment").stderr.startswith("runwire: this run asks nothing")
+    assert stage.runwire("decide", run_id).returncode == 2
+    assert stage.events(run_id) == log

@@ -10,7 +10,9 @@ from eventstore.domain.events import (
     CancelObserved,
     CancelRequested,
     CheckOutcome,
+    Decision,
     Error,
+    Escalation,
     Finding,
     ModelCall,
     Person,
@@ -74,6 +76,7 @@ async def tell(d: Desk) -> None:
     await _seal(sealer, 2)
     signing.rotate(d.key_file)
     await _cancelled_while_queued(d)
+    await _asked(d, await _new(d, d.tenant))
     await working.store(token("B"), token("C"))
     await _seal(sealer, 3)
     await open_run(d.api, d.tenant)
@@ -171,6 +174,27 @@ async def _handed_over(run: Owner) -> None:
         token("Living text", attempt=2),
     )  # fmt: skip
     await run.store(_model(3, attempt=2), Result(output={"ok": True}, counts={}, usage=SPENT))
+
+
+async def _asked(d: Desk, run: Owner) -> None:
+    question = Escalation(
+        name="fee", question="Which fee?", choices=["5", "7"], to="reviewer", wait_s=60, default="5", **_call(1)
+    )
+    await run.store(started(), question)
+    said = Decision(
+        escalation=3,
+        because="answered",
+        by=ADA,
+        choice="7",
+        note=HARD_TEXT,
+        seen_seq=3,
+        seen_chain="ab" * 32,
+        **_call(1),
+    )
+    async with d.api.begin() as connection:
+        answer = await log.control(connection, run.run_id, new_event(said, NOW_US))
+    assert answer.verdict == "ok"
+    await run.store(Result(output={"fee": 7}, counts={}, usage=SPENT))
 
 
 async def _cancelled_while_queued(d: Desk) -> None:

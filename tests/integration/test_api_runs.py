@@ -69,7 +69,13 @@ async def test_a_submission_is_accepted_with_where_to_go_from_there(ada: httpx.A
         "workflow": "contract_review",
         "title": "NDA",
         "created_at": 0,
-        "links": {"self": own, "events": f"{own}/events", "poll": f"{own}/poll", "cancel": f"{own}/cancel"},
+        "links": {
+            "self": own,
+            "events": f"{own}/events",
+            "poll": f"{own}/poll",
+            "cancel": f"{own}/cancel",
+            "decisions": f"{own}/decisions",
+        },
     }
     assert datetime.fromisoformat(body["created_at"]).tzinfo is not None
 

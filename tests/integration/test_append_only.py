@@ -209,7 +209,10 @@ async def test_roles_hold_exactly_the_rights_that_were_meant(owner_engine: Async
         ("mismatch", "runwire_sealer", "INSERT"),
     }
     assert calls == {
-        *((name, "runwire_worker") for name in ("append", "claim", "release", "forgotten", "ensure_partitions")),
+        *(
+            (name, "runwire_worker")
+            for name in ("append", "claim", "release", "suspend", "lapse", "forgotten", "ensure_partitions")
+        ),
         *((name, "runwire_api") for name in ("open_run", "control", "ensure_partitions")),
         *(
             (name, "runwire_sealer")

@@ -91,6 +91,20 @@ def test_a_validation_says_which_check_failed() -> None:
     assert story(frame(3, "validation", passed=True, checks=checks[:1])) == ["Validation passed: 1 of 1 checks"]
 
 
+def test_a_question_and_its_answer_are_told_in_words() -> None:
+    asked = frame(4, "escalation", question="Keep it?", choices=["keep", "drop"], to="reviewer")
+    by = {"subject": "ada", "role": "user"}
+    assert story(asked, frame(5, "decision", escalation=4, because="answered", by=by, choice="keep", note="Fine.")) == [
+        "Asked reviewer (event 4): Keep it?",
+        "Choices: keep, drop",
+        "Answered by ada: keep – Fine.",
+    ]
+    assert story(frame(5, "decision", escalation=4, because="wait_over", answer={"eur": 5})) == [
+        "Nobody answered in time: eur: 5"
+    ]
+    assert story(frame(4, "escalation"), frame(5, "decision")) == ["Asked (event 4): a question", "Answered"]
+
+
 WILD = "\x1b]0;owned\x07\x1b[2J[bold]\x9b"
 EVERYTHING = [
     frame(1, "accepted", title=WILD, workflow="contract_review", milestones=PLAN),
@@ -101,8 +115,11 @@ EVERYTHING = [
     token(6, WILD),
     frame(7, "retry", message=WILD, reason="x", superseded=[], attempt=1, next_attempt=2),
     frame(8, "validation", passed=False, checks=[{"name": WILD, "passed": False, "detail": WILD}]),
-    frame(9, "cancel_requested", reason=WILD, by={"subject": WILD, "role": "user"}),
-    frame(10, "cancelled", reason=WILD, partial={"comments": WILD}, missing=[WILD]),
+    frame(9, "escalation", question=WILD, choices=[WILD], to=WILD),
+    frame(10, "decision", escalation=9, because="answered", by={"subject": WILD}, choice=WILD, note=WILD),
+    frame(11, "escalation", question=WILD, choices=[WILD], to=WILD),
+    frame(12, "cancel_requested", reason=WILD, by={"subject": WILD, "role": "user"}),
+    frame(13, "cancelled", reason=WILD, partial={"comments": WILD}, missing=[WILD]),
 ]
 
 

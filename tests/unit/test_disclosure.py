@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eventstore.domain.disclosure import DRAFTS, LIFE, ROLES, Policy, Role, disclose, policy_from
+from eventstore.domain.disclosure import (
+    ASKING,
+    DRAFTS,
+    LIFE,
+    ROLES,
+    Policy,
+    Role,
+    disclose,
+    may_decide,
+    policy_from,
+)
 from eventstore.domain.errors import PolicyError
 from eventstore.domain.events import BODIES
 from eventstore.domain.record import Fact, Recorded
@@ -143,6 +153,15 @@ BROKEN: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "no version": (lambda d: d.pop("version"), "version"),
     "no roles": (lambda d: d.pop("roles"), "roles"),
     "no word on who may submit": (lambda d: d.pop("submit"), "submit"),
+    "somebody who may answer and sees no question": (
+        lambda d: d.update(decide={"reviewer": ["operator", "user"]}),
+        "decide.reviewer: operator",
+    ),
+    "an unknown role that may answer": (lambda d: d.update(decide={"reviewer": ["boss"]}), "decide.reviewer.0"),
+    "a condition on a question": (
+        lambda d: d["roles"]["user"].update(escalation={"fields": "all", "when": {"to": "user"}}),
+        "roles.user.escalation",
+    ),
     "a condition on how the run stands": (
         lambda d: d["roles"]["user"].update(result={"fields": "all", "when": {"status": "complete"}}),
         "roles.user.result",
@@ -176,6 +195,25 @@ def test_a_policy_that_shows_no_drafts_needs_no_retry() -> None:
         data["roles"]["user"] = {type_: [] for type_ in LIFE}
 
     assert policy_from(changed(without_drafts), "here").roles["user"]["accepted"].fields == ()
+
+
+def test_nobody_may_answer_whom_the_policy_does_not_name() -> None:
+    def with_a_reviewer(data: dict[str, Any]) -> None:
+        data["roles"]["user"]["escalation"] = ["question", "choices", "answer_schema"]
+        data["decide"] = {"reviewer": ["user"]}
+
+    policy = policy_from(changed(with_a_reviewer), "here")
+    assert [role for role in ROLES if may_decide(policy, role, "reviewer")] == ["user"]
+    assert not any(may_decide(policy, role, to) for role in ROLES for to in ("user", "operator", ""))
+    assert not any(may_decide(policy_from(PLAIN, "here"), role, "reviewer") for role in ROLES)
+
+
+def test_a_policy_that_is_silent_about_questions_shows_that_there_are_some_and_nothing_of_them() -> None:
+    policy = policy_from(PLAIN, "here")
+    for type_ in ASKING:
+        shown = disclose(policy, "user", Fact(5, type_, 0, 1, {"question": "Why?", "choice": "so"}))
+        assert shown is not None
+        assert shown.data == {}
 
 
 def test_the_digest_names_one_policy() -> None:

@@ -81,6 +81,19 @@ def test_a_finding_that_was_replaced_by_a_superseded_one_comes_back() -> None:
     assert fold([first, second, retry]).findings == {"a": (5, {"risk": "low"})}
 
 
+def test_a_question_keeps_its_answer_whatever_is_tried_again() -> None:
+    asked = [Fact(3, "escalation", 0, 1, {"question": "Keep?"}), Fact(5, "escalation", 0, 1, {"question": "And now?"})]
+    decided = Fact(6, "decision", 0, 1, {"escalation": 3, "choice": "keep"})
+    retry = Fact(7, "retry", 0, 1, {"superseded": [[2, 6]]})
+    before = fold(asked)
+    after = fold([decided, retry, Fact(8, "decision", 0, 1, {"escalation": 99})], before)
+    assert public(after)["questions"] == [
+        {"seq": 3, "question": "Keep?", "decision": {"seq": 6, "escalation": 3, "choice": "keep"}},
+        {"seq": 5, "question": "And now?"},
+    ]
+    assert [one.get("decision") for one in before.questions.values()] == [None, None]
+
+
 def test_only_text_that_is_meant_to_be_read_becomes_a_section() -> None:
     told = [Fact(1, "token", 0, 1, {"text": '{"a":', "section": "s", "shape": "json"})]
     assert fold(told).sections == {}

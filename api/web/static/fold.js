@@ -2,12 +2,12 @@
 
 export const TERMINAL = new Set(["result", "cancelled", "error"]);
 const NEXT_STATUS = {
-  started: "running", cancel_requested: "stopping", result: "completed", cancelled: "cancelled", error: "failed",
+  started: "running", escalation: "waiting", decision: "running", cancel_requested: "stopping", result: "completed", cancelled: "cancelled", error: "failed",
 };
 
 export const newRun = () => ({
   seq: 0, status: "queued", title: "", workflow: "", plan: [], index: 0, detail: "", pieces: [], cuts: 0,
-  findings: [], activity: [], validation: null, stop: null, end: null,
+  findings: [], questions: [], activity: [], validation: null, stop: null, end: null,
 });
 
 // Folds one frame into the run and returns it. A frame that was seen before changes nothing.
@@ -15,7 +15,7 @@ export function fold(run, frame) {
   const { seq, type, at, data } = frame;
   if (!(seq > run.seq)) return run;
   run.seq = seq;
-  if (!(run.status === "stopping" && type === "started")) run.status = NEXT_STATUS[type] ?? run.status;
+  if (!(["stopping", "waiting"].includes(run.status) && type === "started")) run.status = NEXT_STATUS[type] ?? run.status;
   const note = (text) => run.activity.push({ seq, at, text });
   switch (type) {
     case "accepted":
@@ -24,7 +24,8 @@ export function fold(run, frame) {
       run.plan = (data.milestones ?? []).map((step) => ({ ...step }));
       break;
     case "started":
-      note(data.attempt > 1 ? "Another worker took over where the last one stopped." : "A worker started.");
+      if (data.attempt > 1) note("Another worker took over where the last one stopped.");
+      else note(data.resumed_from ? "A worker took the run up again." : "A worker started.");
       break;
     case "progress":
       if (run.plan[run.index - 1] && run.index !== data.index) run.plan[run.index - 1].until ??= at;
@@ -60,6 +61,17 @@ export function fold(run, frame) {
     case "validation":
       run.validation = { passed: data.passed, checks: data.checks ?? [] };
       break;
+    case "escalation":
+      run.questions.push({ seq, ...data });
+      note(`Asked ${data.to ?? "somebody"}: ${data.question ?? "a question"}`);
+      break;
+    case "decision": {
+      const asked = run.questions.find((one) => one.seq === data.escalation);
+      if (asked) asked.decision = { seq, ...data };
+      const said = data.choice ?? (data.answer === undefined ? "" : JSON.stringify(data.answer));
+      note(`${data.because === "wait_over" ? "Nobody answered in time" : "Answered"}${said && `: ${said}`}.`);
+      break;
+    }
     case "cancel_requested":
       run.stop = { at, reason: data.reason };
       note(`Stop was asked for: ${data.reason || "no reason given"}.`);

@@ -2,6 +2,7 @@
 
 import { fold, newRun, words } from "./fold.js";
 import { attempt, el, headers, left, post, problemOf, say, set, show, tell } from "./page.js";
+import { paintQuestion } from "./question.js";
 import { follow } from "./stream.js";
 
 const clock = (at) => new Date(at).toLocaleTimeString();
@@ -13,7 +14,7 @@ const CHIPS = { live: "Live", ended: "Ended", refused: "Closed" };
 
 export function runView(id) {
   const parts = show("run"), run = newRun(), mine = left(), address = `runs/${id}`;
-  const drawn = { pieces: 0, activity: 0, cuts: 0, findings: [], steps: [], sections: new Map(), end: null };
+  const drawn = { pieces: 0, activity: 0, cuts: 0, findings: [], steps: [], sections: new Map(), end: null, question: null };
   let due = false, asked = false;
   document.title = "Run – Runwire";
 
@@ -21,6 +22,7 @@ export function runView(id) {
     due = false;
     if (mine.aborted) return;
     paintHead(parts, run, asked);
+    paintQuestion(parts, run, drawn, address);
     paintSteps(parts, run, drawn);
     paintDraft(parts, run, drawn);
     paintFindings(parts, run, drawn);

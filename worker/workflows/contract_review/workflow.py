@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from eventstore.domain.events import RunLimits
 from worker.declare import Check, RunView, workflow
 from worker.run import Run
+from worker.stops import WorkflowFailed
 from worker.workflows.contract_review import prompts
 from worker.workflows.contract_review.clauses import Clause, Outline, extract, parse
 from worker.workflows.contract_review.policy import search_policy
@@ -22,6 +23,7 @@ class Contract(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     title: str = Field(min_length=1, max_length=200, description="How people call this contract")
     text: str = Field(min_length=1, max_length=200_000, description="The contract, with numbered clauses")
+    ask_about_high_risk: bool = Field(default=False, description="Ask a reviewer before a high risk is commented on")
 
 
 class Finding(BaseModel):
@@ -94,6 +96,9 @@ async def contract_review(run: Run, contract: Contract) -> Review:
 
     findings = await run.each(clauses, assess, key=lambda clause: clause.id, milestone="Checking policy")
 
+    if contract.ask_about_high_risk:
+        await confirm(run, [found for found in findings if found.risk == "high"])
+
     await run.milestone("Drafting comments")
     told = [found.model_dump() for found in findings]
     said = await run.model("comment", prompts.comment(contract.title, told), section=SECTION)
@@ -110,6 +115,20 @@ async def contract_review(run: Run, contract: Contract) -> Review:
     await run.validate(review, checks(contract, clauses))
     await run.milestone("Ready for review")
     return review
+
+
+async def confirm(run: Run, high: list[Finding]) -> None:
+    """A reviewer decides whether a contract with high risks is worth comments; silence for two days means yes."""
+    if not high:
+        return
+    question = (
+        "High risk in " + ", ".join(f"clause {found.clause}" for found in high) + ". Draft comments, or stop here?"
+    )
+    answer = await run.ask(
+        "high-risk", question, to="reviewer", choices=("comment", "stop"), wait_s=2 * 86_400.0, default="comment"
+    )
+    if answer.choice == "stop":
+        raise WorkflowFailed("stopped_by_reviewer", "The reviewer decided not to go on with this contract.")
 
 
 def checks(contract: Contract, clauses: list[Clause]) -> list[Check]:

@@ -36,6 +36,9 @@ class Order(BaseModel):
     milestones: int = Field(default=6, ge=1, le=6, description="how many of the milestones are told")
     tool_calls: int = Field(default=1, ge=0, le=1_000)
     findings: int = Field(default=1, ge=0, le=1_000)
+    questions: int = Field(default=0, ge=0, le=100, description="questions to the operator, one after the other")
+    wait_s: float = Field(default=3_600.0, gt=0, le=86_400, description="how long each question waits for an answer")
+    sleep_s: float = Field(default=0.0, ge=0, le=86_400, description="how long the drill sleeps before it speaks")
     fail_at: int | None = Field(default=None, ge=0, description="the piece before which the fault happens")
     fault: Literal["error", "kill", "hang", "validation"] = Field(
         default="error", description="error: the run fails. kill: the worker dies. hang: the code stops answering."
@@ -133,6 +136,17 @@ async def drill(run: Run, order: Order) -> Report:
             await run.milestone(label)
 
     await tell()
+    if order.sleep_s:
+        await run.sleep("rest", order.sleep_s)
+    for number in range(order.questions):
+        await run.ask(
+            f"question-{number}",
+            f"Question {number + 1} of {order.questions}: go on?",
+            to="operator",
+            choices=("yes", "no"),
+            wait_s=order.wait_s,
+            default="yes",
+        )
     await tell()
     said, share = "", -(-order.pieces // order.steps)
     for number in range(order.steps):
