@@ -4,6 +4,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Level = Literal["error", "warning"]
+Rule = Literal[
+    "clock",
+    "chance",
+    "environment",
+    "outside",
+    "tasks",
+    "swallow",
+    "broad-except",
+    "shared",
+    "global",
+    "set-order",
+    "not-awaited",
+    "not-validated",
+    "unplanned",
+    "escape",
+    "syntax",
+    "registration",
+]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -13,7 +31,7 @@ class Finding:
     path: str
     line: int
     column: int
-    rule: str
+    rule: Rule
     level: Level
     what: str
     instead: str

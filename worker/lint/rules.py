@@ -4,7 +4,7 @@ import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from worker.lint.finding import Finding, Level
+from worker.lint.finding import Finding, Level, Rule
 from worker.lint.project import Place, Project, Unit
 from worker.lint.reach import is_run_call
 from worker.lint.sets import unordered
@@ -36,7 +36,7 @@ class Scope:
     handed: set[ast.AST]
     branches: set[Unit]
 
-    def says(self, node: ast.AST, rule: str, what: str, instead: str, level: Level = "error") -> Finding:
+    def says(self, node: ast.AST, rule: Rule, what: str, instead: str, level: Level = "error") -> Finding:
         return said(self.unit.module.path, node, rule, what, instead, level)
 
     def binder(self, name: str) -> Place | None:
@@ -58,7 +58,7 @@ class Scope:
         return meaning if isinstance(meaning, str) else None
 
 
-def said(path: str, node: ast.AST, rule: str, what: str, instead: str, level: Level = "error") -> Finding:
+def said(path: str, node: ast.AST, rule: Rule, what: str, instead: str, level: Level = "error") -> Finding:
     """A finding at a node's first character."""
     return Finding(path, getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1, rule, level, what, instead)
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from worker.lint.finding import Rule
+
 IN_A_STEP: Final = 'do it in a step, whose output is kept: await run.step("name", function, ...)'
 IN_A_TOOL: Final = 'do it in a step or a tool, whose output is kept: await run.step("name", function, ...)'
 IN_THE_INPUT: Final = "let the caller say it in the input, or read it in a step"
@@ -19,7 +21,7 @@ def words(text: str) -> frozenset[str]:
 class Ban:
     """Why a name is not allowed, and what to write instead."""
 
-    rule: str
+    rule: Rule
     why: str
     instead: str
 
