@@ -16,7 +16,7 @@ from structlog.typing import Processor
 from api.app import create_app
 from api.server import ApiServer, listen
 from api.settings import ApiSettings
-from eventstore.database import SCHEMA_VERSION, async_engine
+from eventstore.database import async_engine, version_fault
 from eventstore.domain.errors import PolicyError
 from eventstore.pauses import keep_pauses_short
 from eventstore.sql import rows
@@ -84,8 +84,8 @@ async def check_database(settings: ApiSettings) -> None:
         raise CannotStart("the database has no Runwire tables; migrate it first: runwire migrate") from fault
     finally:
         await engine.dispose()
-    if not found or found[0][0] < SCHEMA_VERSION:
-        raise CannotStart(f"the database is older than this release ({SCHEMA_VERSION}): runwire migrate")
+    if (wrong := version_fault(found[0][0] if found else None)) is not None:
+        raise CannotStart(f"the database {wrong}")
 
 
 def listening(settings: ApiSettings) -> socket:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from api.service import Asked
 from api.shapes import answer
-from eventstore.database import SCHEMA_VERSION
+from eventstore.database import SCHEMA_VERSION, version_fault
 from eventstore.sql import rows
 
 LOOK_S: Final = 2.0
@@ -44,8 +44,7 @@ async def _database(engine: AsyncEngine) -> str:
     except (SQLAlchemyError, OSError, TimeoutError):
         return "away"
     version = found[0][0] if found else None
-    # A later version is fine: the database is migrated before the last process of the old release is gone.
-    return "ok" if version is not None and version >= SCHEMA_VERSION else f"at version {version}, not {SCHEMA_VERSION}"
+    return "ok" if version_fault(version) is None else f"at version {version}, not {SCHEMA_VERSION}"
 
 
 async def _redis(service: Asked) -> str:

@@ -1,12 +1,15 @@
 """How processes reach Postgres: engines with bounded waits, each in the role that its process may play."""
 
+import re
 from typing import Final
 
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-SCHEMA_VERSION: Final = "0003"  # the migration that this release's statements need
+# The migration that this release's statements need: `<word>_<number>`, and numbers only grow. A version that is changed
+# before its release gets another word, so that a database which was made by the state before is told from ours.
+SCHEMA_VERSION: Final = "outside_3"
 
 # A black hole on the network must not hold a writer longer than a lease: connect, data in flight and idle are bounded.
 CONNECT: Final = {"connect_timeout": 3, "tcp_user_timeout": 5000, "keepalives_idle": 10, "keepalives_interval": 5}
@@ -19,6 +22,24 @@ SESSION: Final = {
     # Every hot statement names its run, so a plan for that run touches one partition; a generic plan would lock all.
     "plan_cache_mode": "force_custom_plan",
 }
+
+
+def version_number(version: str | None) -> int | None:
+    """Where a version stands among all; None for what is no version of ours."""
+    found = re.fullmatch(r"[a-z]+_([0-9]+)", version or "")
+    return int(found[1]) if found else None
+
+
+def version_fault(version: str | None) -> str | None:
+    """Why this release cannot work on a database at this version; None when it can. A later version is fine: the
+    database is migrated before the last process of the old release is gone."""
+    number, own = version_number(version), version_number(SCHEMA_VERSION)
+    assert own is not None
+    if version == SCHEMA_VERSION or (number is not None and number > own):
+        return None
+    if version is None or (number is not None and number < own):
+        return f"is older than this release ({SCHEMA_VERSION}): runwire migrate"
+    return f"is at version {version}, which no release has made; this one needs {SCHEMA_VERSION}"
 
 
 def is_shut_gate(fault: BaseException) -> bool:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eventstore import incarnation, scrape, signing
 from eventstore.bucket import Bucket
 from eventstore.checkpoints import CheckpointStore, Directory, OutsideRefuses, Several
-from eventstore.database import SCHEMA_VERSION, async_engine
+from eventstore.database import async_engine, version_fault
 from eventstore.domain.note import BadNote
 from eventstore.following import follow
 from eventstore.incarnation import NotThisLog
@@ -166,12 +166,12 @@ async def _measured(sealer: Sealer, metrics: SealerMetrics) -> Tick:
 async def _database_is_there(engine: AsyncEngine, wait_s: float, stop: asyncio.Event) -> bool:
     deadline = asyncio.get_running_loop().time() + wait_s
     while not stop.is_set():
-        why = "it is not migrated (runwire migrate)"
         try:
             async with engine.connect() as connection:
                 found = await rows(connection, "schema_version")
-            if found and found[0][0] >= SCHEMA_VERSION:
+            if (wrong := version_fault(found[0][0] if found else None)) is None:
                 return True
+            why = f"it {wrong}"
         except (SQLAlchemyError, OSError) as fault:
             why = str(getattr(fault, "orig", fault)).partition("\n")[0]
         if asyncio.get_running_loop().time() > deadline:

@@ -11,6 +11,4 @@ def run(*names: str) -> None:
     """Execute whole files, in this order, as they stand: no parameters, no templates."""
     connection = op.get_bind()
     for name in names:
-        raw = connection.connection.cursor()
-        raw.execute((SQL / name).read_text())
-        raw.close()
+        connection.exec_driver_sql((SQL / name).read_text(), execution_options={"no_parameters": True})

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.keys import create_key
 from eventstore.database import sync_engine
 from eventstore.domain.disclosure import Role
+from migrations.waiting import WAIT_S
 from ops import authoring, demo, ports, reading, seals
 from ops.client import Stopped
 from ops.door import data_dir
@@ -103,9 +104,14 @@ def worker(data: Data = None) -> None:
 
 
 @app.command("migrate", epilog=EPILOG)
-def migrate_database(data: Data = None) -> None:
-    """Bring the database to the version that this release needs."""
-    before, after = migrate(_servers(data)["RUNWIRE_DATABASE_URL"])
+def migrate_database(
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds to go on trying while others hold what must be locked.")
+    ] = WAIT_S,
+    data: Data = None,
+) -> None:
+    """Bring the database to the version that this release needs. Appends go on meanwhile."""
+    before, after = migrate(_servers(data)["RUNWIRE_DATABASE_URL"], wait)
     print(f"The database is at version {after}" + (", as it was." if before == after else f" (before: {before})."))
 
 

@@ -19,6 +19,7 @@ from api.settings import ApiSettings
 from eventstore.database import sync_engine
 from eventstore.workflow_folders import SETTING, FolderError, workflow_folders
 from migrations import schema
+from migrations.waiting import WAIT_S
 from ops import ports, seals
 from ops.devkeys import ensure_keys
 from ops.exits import FAILED, USAGE, Complaint
@@ -95,16 +96,16 @@ def everything(options: Options, say: Say) -> Iterator[Up]:
         yield Up(options, watch.address, keys, model or SCRIPTED, logs, supervisor, ready)
 
 
-def migrate(database_url: str) -> tuple[str | None, str]:
+def migrate(database_url: str, wait_s: float = WAIT_S) -> tuple[str | None, str]:
     """Bring the database to this release's version; (before, after)."""
     try:
         engine = sync_engine(database_url, application="runwire-migrate")
         try:
-            return schema.upgrade(engine)
+            return schema.upgrade(engine, wait_s=wait_s)
         finally:
             engine.dispose()
     except schema.SchemaError as error:
-        raise Complaint(str(error), FAILED, "use a newer release, or another database") from error
+        raise Complaint(str(error), FAILED, error.hint) from error
     except SQLAlchemyError as error:
         raise database_complaint(error) from error
 

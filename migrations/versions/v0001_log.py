@@ -4,7 +4,7 @@ from alembic import op
 
 from migrations import files
 
-revision = "0001"
+revision = "log_1"
 down_revision = None
 
 

@@ -4,8 +4,8 @@ from alembic import op
 
 from migrations import files
 
-revision = "0002"
-down_revision = "0001"
+revision = "seal_2"
+down_revision = "log_1"
 
 
 def upgrade() -> None:

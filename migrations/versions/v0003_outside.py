@@ -4,8 +4,8 @@ from alembic import op
 
 from migrations import files
 
-revision = "0003"
-down_revision = "0002"
+revision = "outside_3"
+down_revision = "seal_2"
 
 
 def upgrade() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.keys import create_key
 from eventstore import catalogue
-from eventstore.database import sync_engine
+from eventstore.database import SCHEMA_VERSION, sync_engine
 from ops.services import Endpoints
 from tests.serving import DRILL, REVIEW, Api, register, serving
 
@@ -264,16 +264,20 @@ async def test_the_process_says_that_it_works_and_that_it_can_serve(nobody: http
     assert ready.json() == {"ready": True, "postgres": "ok", "redis": "ok", "draining": False}
 
 
-async def test_a_database_that_is_not_migrated_is_not_ready(
-    nobody: httpx.AsyncClient, owner_engine: AsyncEngine
+@pytest.mark.parametrize(
+    ("version", "status"), [("log_1", 503), ("0002", 503), (SCHEMA_VERSION, 200), ("coming_99", 200)]
+)
+async def test_an_older_or_unknown_database_is_not_ready_and_a_later_one_is(
+    nobody: httpx.AsyncClient, owner_engine: AsyncEngine, version: str, status: int
 ) -> None:
+    put = text("UPDATE alembic_version SET version_num = :version")
     async with owner_engine.begin() as connection:
-        await connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+        await connection.execute(put, {"version": version})
     ready = await nobody.get("/readyz")
     async with owner_engine.begin() as connection:
-        await connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-    assert (ready.status_code, ready.json()["ready"]) == (503, False)
-    assert "0000" in ready.json()["postgres"]
+        await connection.execute(put, {"version": SCHEMA_VERSION})
+    assert (ready.status_code, ready.json()["ready"]) == (status, status == 200)
+    assert ready.json()["postgres"] == ("ok" if status == 200 else f"at version {version}, not {SCHEMA_VERSION}")
 
 
 async def test_the_description_names_every_route_and_the_shape_of_problems(nobody: httpx.AsyncClient) -> None:

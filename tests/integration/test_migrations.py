@@ -1,5 +1,6 @@
 """A database is brought to the newest version from anywhere, by anyone who may, and never twice."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,21 +11,24 @@ import psycopg
 import pytest
 from alembic import command
 from alembic.config import Config
+from alembic.script import ScriptDirectory
 from psycopg import sql
 from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
 import migrations
-from eventstore.database import SCHEMA_VERSION, sync_engine
+from eventstore.database import SCHEMA_VERSION, sync_engine, version_number
 from migrations import schema
 from migrations.schema import SchemaError
+from ops.exits import Complaint
 from ops.services import Endpoints
+from ops.up import migrate
 
 _numbers = count()
 MIGRATION_LOCK = 0x52554E57
 MIGRATOR = """
 import sys
-from eventstore.database import SCHEMA_VERSION, sync_engine
+from eventstore.database import SCHEMA_VERSION, sync_engine, version_number
 from migrations import schema
 print(*schema.upgrade(sync_engine(sys.argv[1], application="tests")))
 """
@@ -74,6 +78,7 @@ def downgrade(engine: Engine) -> None:
     config.set_main_option("path_separator", "os")
     with engine.begin() as connection:
         config.attributes["connection"] = connection
+        config.attributes["wait_ms"] = 60_000
         command.downgrade(config, "base")
 
 
@@ -103,16 +108,40 @@ def test_down_to_nothing_and_up_again_is_the_same_database(empty: Engine) -> Non
     assert shape(empty) == before
 
 
-def test_a_database_of_a_later_release_is_left_alone(empty: Engine) -> None:
+@pytest.mark.parametrize(
+    ("version", "hint"),
+    [
+        ("coming_99", "use a newer release"),
+        ("0002", "start with an empty data folder .* or use the checkout that made it"),  # as of a state before 0.1.0
+        ("block_2", "start with an empty data folder"),  # the number of ours under another word
+    ],
+)
+def test_a_database_of_an_unknown_version_is_left_alone_and_the_way_out_is_told(
+    empty: Engine, version: str, hint: str
+) -> None:
     schema.upgrade(empty)
     before = shape(empty)
     with empty.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(SchemaError, match=f"version 9999, which this release .{schema.newest()}. does not know"):
+        connection.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+    with pytest.raises(
+        SchemaError, match=f"version {version}, which this release .{schema.newest()}. does not know"
+    ) as refused:
         schema.upgrade(empty)
+    assert re.match(hint, refused.value.hint)
     assert shape(empty) == before
     with empty.connect() as connection:
-        assert schema.current(connection) == "9999"
+        assert schema.current(connection) == version
+    with pytest.raises(Complaint) as complaint:
+        migrate(empty.url.render_as_string(hide_password=False))
+    assert str(complaint.value) == f"{refused.value} ({refused.value.hint})"
+
+
+def test_versions_are_words_with_numbers_that_count_up() -> None:
+    """Processes tell an older database from a later one by the number alone."""
+    scripts = ScriptDirectory(str(Path(migrations.__file__).parent)).walk_revisions()
+    assert [version_number(script.revision) for script in reversed(list(scripts))] == [
+        *range(1, (version_number(SCHEMA_VERSION) or 0) + 1)
+    ]
 
 
 def test_two_migrators_at_once_make_one_database(empty: Engine) -> None:

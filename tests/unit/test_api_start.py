@@ -1,5 +1,6 @@
 """What stops the start: a broken policy, limits that do not fit; each names what to mend."""
 
+import re
 import socket
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from api.errors import NotAllowed
 from api.policies import load
 from api.server import address_of, listen
 from api.settings import ROOT, ApiSettings
-from eventstore.database import SCHEMA_VERSION
+from eventstore.database import SCHEMA_VERSION, version_fault, version_number
 from eventstore.domain.errors import PolicyError
 from migrations import schema
 
@@ -80,6 +81,25 @@ def test_limits_that_do_not_fit_stop_the_start(limits: dict[str, float]) -> None
 
 def test_the_version_that_the_statements_need_is_the_newest_migration() -> None:
     assert schema.newest() == SCHEMA_VERSION
+
+
+@pytest.mark.parametrize(
+    ("version", "said"),
+    [
+        (SCHEMA_VERSION, None),
+        ("coming_99", None),  # migrated on while a process of this release still runs
+        ("log_1", "is older than this release .*: runwire migrate"),
+        (None, "is older than this release"),
+        ("0002", "is at version 0002, which no release has made"),
+        ("9999", "is at version 9999, which no release has made"),
+        (f"block_{version_number(SCHEMA_VERSION)}", "which no release has made"),
+    ],
+)
+def test_a_database_of_another_version_stops_the_start_unless_it_is_a_later_one(
+    version: str | None, said: str | None
+) -> None:
+    fault = version_fault(version)
+    assert fault is None if said is None else re.match(f".*{said}", fault or "")
 
 
 def test_the_listener_is_named_as_tcp_so_that_small_writes_are_not_held_back() -> None:
