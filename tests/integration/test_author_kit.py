@@ -50,9 +50,14 @@ async def test_an_answer_that_is_cut_off_leaves_a_retry_and_no_dead_text(author:
     assert ended.sections["comments"] == ended.result["comments"]
 
 
-async def test_no_key_leads_to_a_provider(author: Author, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider in the environment, which nobody answers for."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-never-used")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+
+
+async def test_no_key_leads_to_a_provider(a_key: None, author: Author) -> None:
     assert (await (await author.start("contract_review", SHORT)).end()).status == "completed"
 
 
@@ -139,9 +144,7 @@ async def test_a_workflow_that_does_not_repeat_itself_is_seen_by_the_replay(auth
 @pytest.mark.parametrize("author_folders", [[("notes.append(note)", AGAIN)]], indirect=True)
 async def test_a_workflow_that_does_not_repeat_itself_is_seen_when_its_worker_dies(author: Author) -> None:
     run = await author.start("triage")
-    with pytest.raises(
-        AssertionError, match=r"killed when event \d+ \(finding\) was stored: (findings|error) was"
-    ):
+    with pytest.raises(AssertionError, match=r"killed when event \d+ \(finding\) was stored: (findings|error) was"):
         await run.same_fold_when_killed_after_every_append()
     author.forget()
 
