@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo test lint bench bench-log faults clean
+.PHONY: help setup run demo kit test lint bench bench-log faults clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -16,6 +16,8 @@ run: setup ## start everything: PostgreSQL, Valkey, worker, API; prints the addr
 
 demo: setup ## start everything, run one sample contract review in the terminal, stop
 	@$(VENV)/bin/runwire demo
+
+kit: $(VENV)/.dev ## what the tests of your own workflows need
 
 test: $(VENV)/.dev ## all tests, on real servers that are started for them
 	@$(PY) -m pytest

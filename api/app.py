@@ -62,7 +62,7 @@ async def officers_only(caller: Who) -> Caller:
 
 def create_app(settings: ApiSettings) -> FastAPI:
     """The API. Reads the policies now, so that a broken one stops the start."""
-    loaded = policies.load(settings.policies)
+    loaded = policies.load(settings.policies, settings.workflows)
     waits, figures = Waits(settings.send_timeout_s), ApiFigures()
 
     @asynccontextmanager

@@ -8,6 +8,7 @@ from api.errors import NotAllowed
 from api.fronts.feed import View
 from eventstore.domain.disclosure import Policy, Role, policy_from
 from eventstore.domain.errors import PolicyError
+from eventstore.workflow_folders import POLICY, FolderError, workflow_folders
 
 
 class Policies:
@@ -29,14 +30,15 @@ class Policies:
         return view
 
 
-def load(folder: Path) -> Policies:
-    """All policies of a folder, or a PolicyError that names the file and the place in it."""
+def load(folder: Path, workflows: str = "") -> Policies:
+    """All policies of a folder, and those beside the workflows that the setting names; or a PolicyError that names the
+    file and the place in it."""
     files = sorted(folder.glob("*.toml"))
     if not files:
         raise PolicyError(f"{folder}: there is no policy here, so nobody could see anything")
     found: dict[str, Path] = {}
     policies = []
-    for file in files:
+    for file in [*files, *_beside(workflows)]:
         try:
             data = tomllib.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as fault:
@@ -47,3 +49,10 @@ def load(folder: Path) -> Policies:
         found[policy.workflow] = file
         policies.append(policy)
     return Policies(policies)
+
+
+def _beside(workflows: str) -> list[Path]:
+    try:
+        return [each / POLICY for each in workflow_folders(workflows)]
+    except FolderError as fault:
+        raise PolicyError(str(fault)) from fault

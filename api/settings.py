@@ -21,6 +21,7 @@ class ApiSettings(StoreSettings):
     )
     metrics_token: SecretStr | None = Field(default=None, min_length=16, description="whoever shows it reads /metrics")
     policies: Path = Field(default=ROOT / "policies", description="the folder with one TOML file per workflow")
+    workflows: str = Field(default="", description="folders with workflows of one's own, split by `:`")
     database_connections: int = Field(default=10, gt=0)
     request_bytes_max: int = Field(default=327_680, gt=0, description="a request body, chunked or not")
     keepalive_s: float = Field(default=15.0, gt=0, description="a stream says `:` after this much silence")

@@ -15,7 +15,7 @@ from api.keys import create_key
 from eventstore.database import sync_engine
 from eventstore.domain.disclosure import Role
 from migrations.waiting import WAIT_S
-from ops import demo, ports, reading, seals
+from ops import authoring, demo, ports, reading, seals
 from ops.client import Stopped
 from ops.door import data_dir
 from ops.exits import EPILOG, FAILED, INTERRUPTED, USAGE, Complaint, complain
@@ -234,3 +234,6 @@ def _become(module: str, environ: dict[str, str]) -> NoReturn:
     argv = python(module)
     sys.stdout.flush()
     os.execve(argv[0], argv, {**os.environ, **environ})  # noqa: S606
+
+
+authoring.add_to(app, this_command)

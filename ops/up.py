@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.settings import ApiSettings
 from eventstore.database import sync_engine
+from eventstore.workflow_folders import SETTING, FolderError, workflow_folders
 from migrations import schema
 from migrations.waiting import WAIT_S
 from ops import ports, seals
@@ -26,7 +27,9 @@ from ops.places import ServiceError, lock_data_dir, open_data_dir, service_user
 from ops.running import Running
 from ops.services import Endpoints, Services
 from ops.supervisor import ChildSpec, Supervisor
+from worker import workflows
 from worker.llm.settings import ModelSettings
+from worker.loading import NotTaken, known_workflows
 from worker.settings import WorkerSettings
 
 READY_S: Final = 60.0
@@ -71,6 +74,7 @@ def everything(options: Options, say: Say) -> Iterator[Up]:
         options = replace(options, port=ports.free_port(options.host))
     ports.check_port(options.host, options.port)
     model = _checked_settings()
+    _check_workflows()
     scripted_port = ports.free_port() if model is None else None
     with ExitStack() as stack:
         say(f"Starting on {options.data} …")
@@ -129,6 +133,14 @@ def _checked_settings() -> str | None:
     return f"{endpoint.model} at {endpoint.base_url}"
 
 
+def _check_workflows() -> None:
+    """Each worker reads them by itself; here they are read so that what is wrong is told before anything is started."""
+    try:
+        known_workflows(os.environ.get(SETTING, ""))
+    except (FolderError, NotTaken) as fault:
+        raise Complaint(str(fault), USAGE) from fault
+
+
 @contextmanager
 def _services(data: Path, environ: Mapping[str, str]) -> Iterator[Services]:
     with Services.configured(data, environ) as services:
@@ -178,7 +190,8 @@ def _children(options: Options, endpoints: Endpoints, scripted_port: int | None,
     if scripted_port is not None:
         env["RUNWIRE_SCRIPTED_URL"] = _scripted_url(scripted_port)
         # The port is fixed, so that it answers where the workers look for it when it is started again.
-        children.append(ChildSpec("model", python("worker.llm.scripted", "--port", str(scripted_port)), env))
+        scripted = python("worker.llm.scripted", "--port", str(scripted_port), "--scripts", *_scripts())
+        children.append(ChildSpec("model", scripted, env))
     children += [
         ChildSpec(f"worker-{number}", python("worker"), {**env, **_own_metrics(env, number)})
         for number in range(1, options.workers + 1)
@@ -186,6 +199,12 @@ def _children(options: Options, endpoints: Endpoints, scripted_port: int | None,
     own = {"RUNWIRE_HOST": options.host, "RUNWIRE_PORT": str(options.port)}
     children.append(ChildSpec("api", python("api"), {**env, **own}, ready=watch.api_is_ready))
     return children
+
+
+def _scripts() -> list[str]:
+    """What the scripted model says: to the workflows that come along, and to one's own."""
+    own = workflow_folders(os.environ.get(SETTING, ""))
+    return [str(folder) for folder in (Path(workflows.__file__).parent, *own)]
 
 
 def _own_metrics(environ: Mapping[str, str], number: int) -> dict[str, str]:

@@ -17,7 +17,8 @@ MAY_IMPORT = {
     "worker": {"eventstore"},
     "migrations": {"eventstore"},
     "ops": {"api", "eventstore", "migrations", "worker"},
-    "tests": {"api", "eventstore", "migrations", "ops", "worker"},
+    "runwire_testing": {"eventstore", "migrations", "ops", "worker"},
+    "tests": {"api", "eventstore", "migrations", "ops", "runwire_testing", "worker"},
 }
 DOMAIN = "eventstore/domain/"
 DOMAIN_PACKAGES = {"pydantic", "pydantic_core"}

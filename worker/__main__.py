@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
 import structlog
@@ -26,12 +27,13 @@ from eventstore.scrape import NoDoor
 from eventstore.settings import StoreSettings
 from worker import actors
 from worker.broker import HintBroker
+from worker.declare import Workflow
 from worker.host import Host
 from worker.llm.provider import create_model
 from worker.llm.retrying import RetryPolicy
 from worker.llm.settings import ModelSettings
+from worker.loading import known_workflows
 from worker.metrics import WorkerMetrics
-from worker.registry import WORKFLOWS
 from worker.runner import Bench
 from worker.settings import WorkerSettings
 
@@ -47,13 +49,13 @@ def clock_us() -> int:
     return time.time_ns() // 1_000
 
 
-async def register(engine: AsyncEngine, wait_s: float) -> None:
+async def register(engine: AsyncEngine, workflows: Iterable[Workflow], wait_s: float) -> None:
     """Tell the API what we can run; waits for the database as long as it may."""
     deadline = asyncio.get_running_loop().time() + wait_s
     while True:
         try:
             async with engine.begin() as connection:
-                for workflow in WORKFLOWS.values():
+                for workflow in workflows:
                     registered = catalogue.Registered(
                         workflow.name, workflow.version, workflow.manifest().model_dump(mode="json")
                     )
@@ -69,6 +71,7 @@ async def register(engine: AsyncEngine, wait_s: float) -> None:
 
 async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSettings) -> None:
     """Carry runs until told to stop."""
+    workflows = known_workflows(settings.workflows)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -86,7 +89,7 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         stack.push_async_callback(model.aclose)
         handoff = Handoff(redis_url, redis)
         stack.callback(handoff.close)
-        await register(engine, settings.start_s)
+        await register(engine, workflows.values(), settings.start_s)
         pace = {"lease_s": store.lease_s, "heartbeat_s": store.heartbeat_s}
         recorder = Recorder(engine, redis, **pace, clock_us=clock_us, metrics=stored)
         bench = Bench(
@@ -95,7 +98,7 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             model=model,
             model_name=models.endpoint().model,
             retries=RetryPolicy(attempts_max=models.attempts_max),
-            workflows=WORKFLOWS,
+            workflows=workflows,
             settings=settings,
             lease_s=store.lease_s,
             owner=f"{socket.gethostname()}/{os.getpid()}",
@@ -109,7 +112,7 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         async with host.open():
             await asyncio.to_thread(queue.start)
             keep_pauses_short()
-            logger.info("worker ready", owner=bench.owner, workflows=sorted(WORKFLOWS))
+            logger.info("worker ready", owner=bench.owner, workflows=sorted(workflows))
             await stop.wait()
             # First the queue, then the runs: a run that is handed back must not come back to this very process.
             broker.stop()

@@ -19,4 +19,5 @@ class WorkerSettings(BaseSettings):
     assemble_s: float = Field(default=0.5, gt=0, description="a workflow's own partial result may take this long")
     drain_s: float = Field(default=5.0, gt=0, description="a stopping worker hands its runs back within this time")
     worker_metrics: Address | None = Field(default=None, description="address of a worker's metrics; unset: none")
+    workflows: str = Field(default="", description="folders with workflows of one's own, split by `:`")
     start_s: float = Field(default=30.0, gt=0, description="a starting worker waits this long for the database")

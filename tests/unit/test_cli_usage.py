@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from ops.cli import app
 from ops.exits import USAGE, Complaint
 
-COMMANDS = ("up", "demo", "api", "worker", "migrate", "keys create")
+COMMANDS = ("up", "demo", "api", "worker", "migrate", "keys create", "new-workflow", "check-workflow")
 READING = ("run", "watch", "poll", "cancel", "show", "replay", "verify", "runs")
 
 

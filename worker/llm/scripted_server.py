@@ -145,6 +145,10 @@ class ScriptedServer:
         self.pace = self._chat.pace
         self.port = 0
 
+    def script(self, rules: Sequence[Rule]) -> None:
+        """From now on these rules answer."""
+        self._chat.rules = tuple(rules)
+
     @property
     def url(self) -> str:
         """The base URL for an OpenAI client."""

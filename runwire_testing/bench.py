@@ -1,0 +1,139 @@
+"""One test's worker: opens runs, carries them, copies what a log holds into a run whose owner is gone."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+import orjson
+import uuid_utils.compat
+from pydantic import BaseModel
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from eventstore import catalogue, log
+from eventstore.domain.events import Accepted, CancelRequested, Person, PolicyRef, new_event
+from eventstore.domain.record import Fact, NewEvent, Recorded
+from eventstore.recorder import Recorder
+from runwire_testing.model import WatchedModel
+from worker.declare import Workflow
+from worker.llm.retrying import RetryPolicy
+from worker.run import Run
+from worker.runner import Bench, advance, read_facts
+from worker.settings import WorkerSettings
+
+ADA = Person(subject="ada", role="user")
+LEASE_S = 600.0
+BATCH_EVENTS = 200
+AT_ONCE = RetryPolicy(first_wait_s=0.001, longest_wait_s=0.002, jitter_s=0.0)
+
+
+def clock_us() -> int:
+    """This machine's clock."""
+    return time.time_ns() // 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """Everything that the runs of one test are carried with."""
+
+    worker: AsyncEngine
+    api: AsyncEngine
+    redis: Redis
+    tenant: UUID
+    workflows: dict[str, Workflow]
+    recorder: Recorder
+    handover: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def open(self, workflow: Workflow, value: Mapping[str, Any], limits: Mapping[str, Any]) -> UUID:
+        """Accept a run, as the API would."""
+        body = orjson.dumps(value)
+        accepted = Accepted(
+            workflow=workflow.name,
+            workflow_version=workflow.version,
+            title=str(value.get(workflow.title_field or "", "")) or workflow.title,
+            input_digest=sha256(body).hexdigest(),
+            input_bytes=len(body),
+            caller=ADA,
+            tenant="tests",
+            policy=PolicyRef(version=1, digest="00"),
+            milestones=list(workflow.milestones),
+            limits=workflow.limits.model_copy(update=dict(limits)),
+            trace_id="0" * 32,
+        )
+        submission = catalogue.Submission(
+            run_id=uuid_utils.compat.uuid7(),
+            tenant_id=self.tenant,
+            subject=ADA.subject,
+            workflow=workflow.name,
+            title=accepted.title,
+            idempotency_key=None,
+            body_digest=b"",
+            input=body,
+            accepted=new_event(accepted, clock_us()),
+        )
+        async with self.api.begin() as connection:
+            return (await catalogue.open_run(connection, submission)).run_id
+
+    async def carry(self, run_id: UUID, model: WatchedModel, *, known_as: UUID | None = None) -> None:
+        """Be the run's worker until its end. A copy goes by its original's id, as far as the workflow is told."""
+        known = self.workflows
+        if known_as is not None:
+            known = {name: _telling(workflow, known_as) for name, workflow in known.items()}
+        bench = Bench(
+            engine=self.worker,
+            recorder=self.recorder,
+            model=model,
+            model_name="scripted-1",
+            retries=AT_ONCE,
+            workflows=known,
+            settings=WorkerSettings(),
+            lease_s=LEASE_S,
+            owner="author-tests",
+            clock_us=clock_us,
+        )
+        await advance(bench, run_id, self.handover)
+
+    async def cancel(self, run_id: UUID, reason: str) -> None:
+        """Ask a run to stop, as the API would."""
+        async with self.api.begin() as connection:
+            await log.control(connection, run_id, new_event(CancelRequested(by=ADA, reason=reason), clock_us()))
+        self.recorder.nudge(run_id)
+
+    async def facts(self, run_id: UUID) -> list[Fact]:
+        return await read_facts(self.worker, run_id)
+
+    async def recorded(self, run_id: UUID) -> list[Recorded]:
+        """The log as it is stored."""
+        found: list[Recorded] = []
+        while True:
+            async with self.worker.connect() as connection:
+                page = await log.read_after(connection, run_id, found[-1].seq if found else 0)
+            found += page.events
+            if not page.more:
+                return found
+
+    async def left_by_a_dead_owner(self, run_id: UUID, recorded: Sequence[Recorded]) -> None:
+        """Give an accepted run the log of an owner that stored these events and was killed."""
+        async with self.worker.begin() as connection:
+            claim = await log.claim(connection, run_id, "author-tests", LEASE_S)
+        assert claim.epoch is not None
+        events = [NewEvent(each.type, each.version, each.occurred_us, each.body) for each in recorded]
+        for number, first in enumerate(range(0, len(events), BATCH_EVENTS), start=1):
+            batch = log.Batch(run_id, claim.epoch, number, events[first : first + BATCH_EVENTS])
+            async with self.worker.begin() as connection:
+                [told] = await log.append(connection, [batch], LEASE_S)
+            assert told.verdict == "ok", told.verdict
+        async with self.worker.begin() as connection:
+            await log.release(connection, run_id, claim.epoch)
+
+
+def _telling(workflow: Workflow, run_id: UUID) -> Workflow:
+    async def fn(run: Run, value: BaseModel) -> BaseModel:
+        run.run_id = run_id
+        return await workflow.fn(run, value)
+
+    return replace(workflow, fn=fn)

@@ -1,0 +1,19 @@
+"""All that a workflow's own code needs, in one place: `from worker.author import Check, Run, RunView, workflow`."""
+
+from eventstore.domain.events import RunLimits
+from worker.declare import Check, RunView, Tool, tool, workflow
+from worker.run import Run, Spoken
+from worker.stops import ValidationFailed, WorkflowFailed
+
+__all__ = [
+    "Check",
+    "Run",
+    "RunLimits",
+    "RunView",
+    "Spoken",
+    "Tool",
+    "ValidationFailed",
+    "WorkflowFailed",
+    "tool",
+    "workflow",
+]

@@ -1,0 +1,1 @@
+"""Reads a workflow's source for what a run that is resumed could not repeat; nothing of it is imported or run."""
