@@ -78,6 +78,7 @@ class Workflow:
     limits: RunLimits
     partial: Callable[[RunView], Mapping[str, Any] | BaseModel | None]
     title_field: str | None
+    parallel: int
     fn: Callable[..., Awaitable[BaseModel]]
     folder: Path
     code: str = field(default="")
@@ -120,6 +121,7 @@ def workflow(
     partial: Callable[[RunView], Mapping[str, Any] | BaseModel | None],
     limits: RunLimits | None = None,
     title_field: str | None = None,
+    parallel: int = 8,
 ) -> Callable[[Callable[..., Awaitable[BaseModel]]], Workflow]:
     """Declare a workflow: one async function over `run` and its input."""
 
@@ -131,6 +133,8 @@ def workflow(
                 raise ValueError(f"{name}: {model.__name__} must forbid extra fields, or typing errors pass unseen")
         if not milestones or len(set(milestones)) != len(milestones):
             raise ValueError(f"{name}: milestones must be named, each once")
+        if parallel < 1:
+            raise ValueError(f"{name}: parallel is how many branches run beside each other, at least 1")
         folder = Path(inspect.getfile(fn)).parent
         return Workflow(
             name=name,
@@ -146,6 +150,7 @@ def workflow(
             limits=limits or RunLimits(run_s=180.0, attempts_max=3),
             partial=partial,
             title_field=title_field,
+            parallel=parallel,
             fn=fn,
             folder=folder,
             code=folder_digest(folder),

@@ -1,5 +1,10 @@
-"""What a run did before, read from its log: which calls are closed and with what, and what was left open."""
+"""What a run did before: which calls are closed and with what, which are open, what was taken back.
 
+One owner learns it from the log and goes on learning from what it stores itself, by the same rules. So code that runs
+again, in this process because a stream broke or in the next one after a crash, meets the same memory.
+"""
+
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -7,84 +12,212 @@ from typing import Final
 from eventstore.domain.record import Fact
 
 CLOSING: Final = frozenset({"step", "model_call", "tool_result", "finding", "validation"})
-OPENING: Final = frozenset({"token", "reasoning", "tool_call"})
+PIECES: Final = frozenset({"token", "reasoning"})
+
+SIBLING: Final = "sibling_failed"  # why a call was stopped: another part of the run had failed
+REWOUND: Final = "rewound"  # why a call starts again: a stream that was read beside it broke
+NOT_ITS_FAULT: Final = frozenset({SIBLING, REWOUND})  # such attempts cost nothing of what a call may try
+
+Range = tuple[int, int]
 
 
-def ranges(seqs: Iterable[int]) -> list[tuple[int, int]]:
+def ranges(seqs: Iterable[int]) -> list[Range]:
     """Sequence numbers as closed ranges, in order."""
-    found: list[tuple[int, int]] = []
-    for seq in sorted(seqs):
-        if found and seq == found[-1][1] + 1:
-            found[-1] = (found[-1][0], seq)
+    return joined((seq, seq) for seq in seqs)
+
+
+def joined(found: Iterable[Range]) -> list[Range]:
+    """Ranges in order, each as long as it can be."""
+    told: list[Range] = []
+    for first, last in sorted(found):
+        if told and first <= told[-1][1] + 1:
+            told[-1] = (told[-1][0], max(last, told[-1][1]))
         else:
-            found.append((seq, seq))
-    return found
+            told.append((first, last))
+    return told
+
+
+def branch_of(key: str) -> str:
+    """The path of the branch in which a call of this key was made; the workflow's own is empty."""
+    return key.rpartition("/")[0]
+
+
+def is_within(key: str, path: str) -> bool:
+    """Whether a call of this key was made in this branch, or in one below it."""
+    return not path or key.startswith(path + "/")
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A call that has ended: its closing event, the code that made it, what it said, and where all of that stands."""
+
+    fact: Fact
+    code: str | None
+    version: int | None
+    pieces: tuple[str, ...]
+    seqs: tuple[Range, ...]
+    effect: bool = False  # whether it did something outside that cannot be undone
+
+
+@dataclass(slots=True)
+class Opened:
+    """A call that has said something and has not ended."""
+
+    seqs: list[int] = field(default_factory=list)
+    pieces: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class History:
-    """The memory of a run. Everything in it comes from the log."""
+    """The memory of a run. Everything in it stands in the log."""
 
     accepted: Fact
     last_seq: int = 0
-    closed: dict[str, Fact] = field(default_factory=dict)
-    milestones: set[str] = field(default_factory=set)
-    attempts: dict[str, int] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
-    open: dict[str, list[int]] = field(default_factory=dict)
+    closed: dict[str, Closed] = field(default_factory=dict)
+    places: dict[tuple[str, int], str] = field(default_factory=dict)
+    intents: dict[str, Closed] = field(default_factory=dict)  # what was about to be done outside, outcome unknown
+    failed: dict[str, Fact] = field(default_factory=dict)  # model calls after which no attempt follows
+    spent: Counter[str] = field(default_factory=Counter)  # failures that count to what a call may try
+    milestones: dict[str, int] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)  # the highest attempt that a call has made so far
+    open: dict[str, Opened] = field(default_factory=dict)
     handovers: int = 0
     started: bool = False
     code: str | None = None
+    version: int | None = None
     cancel: Fact | None = None
 
-    def left_open(self) -> list[tuple[str, list[tuple[int, int]]]]:
-        """Calls that an earlier owner began and never closed, with what they had already said."""
-        return [(key, ranges(seqs)) for key, seqs in self.open.items()]
+    def learn(self, fact: Fact) -> None:
+        """One more event of the log."""
+        self.last_seq = max(self.last_seq, fact.seq)
+        data = fact.data
+        if fact.type in PIECES:
+            self._say(data["step"], fact, data["text"] if fact.type == "token" else None)
+        elif fact.type == "tool_call":
+            self._say(data["key"], fact, None)
+        elif fact.type == "step" and data["status"] == "intent":
+            self._try(data["key"], data["attempt"])
+            self._place(fact)
+            outside = data.get("wait_s") is None  # a sleep has an intent as well, and can be slept again
+            self.intents[data["key"]] = Closed(
+                fact, self.code, self.version, (), ((fact.seq, fact.seq),), effect=outside
+            )
+        elif fact.type in CLOSING:
+            opened = self.open.pop(data["key"], Opened())
+            self.close(fact, tuple(opened.pieces), ranges(opened.seqs))
+        elif fact.type == "progress":
+            self.milestones[data["key"]] = fact.seq
+        elif fact.type == "retry":
+            self._retry(fact)
+        elif fact.type == "started":
+            self.started, self.code, self.version = True, data["code"], data["workflow_version"]
+        elif fact.type == "cancel_requested":
+            self.cancel = fact
+
+    def close(self, fact: Fact, pieces: tuple[str, ...], said: Sequence[Range]) -> None:
+        """A call has ended, having said these pieces at these places."""
+        key = fact.data["key"]
+        self.open.pop(key, None)
+        intent = self.intents.pop(key, None)
+        self._place(fact)
+        seqs = joined([*said, *(intent.seqs if intent else ()), (fact.seq, fact.seq)])
+        effect = intent is not None and intent.effect
+        self.closed[key] = Closed(fact, self.code, self.version, pieces, tuple(seqs), effect)
+
+    def at(self, path: str, place: int) -> Closed | None:
+        """What the log has at this place of a branch."""
+        key = self.places.get((path, place))
+        return None if key is None else self.told(key)
+
+    def told(self, key: str) -> Closed | None:
+        """What the log has under this name: a call that has ended, or one that was about to happen."""
+        return self.closed.get(key) or self.intents.get(key)
+
+    def left_open(self) -> list[tuple[str, list[Range]]]:
+        """Calls that were begun and never closed, with all that is dead with them: what they said, and what was made
+        while somebody read them. A call made under another one is named by that one alone."""
+        found: list[tuple[str, list[Range]]] = []
+        for key, opened in sorted(self.open.items(), key=lambda one: one[1].seqs[0]):
+            if not any(first <= opened.seqs[0] <= last for _, dead in found for first, last in dead):
+                own = ranges(opened.seqs)
+                found.append((key, joined([*own, *self.made_under(key, own)])))
+        return found
+
+    def made_under(self, key: str, said: Sequence[Range]) -> list[Range]:
+        """Where everything is that was made while this call's stream was read.
+
+        A branch does one thing after the other, so that is whatever it made, in itself or below, after the first piece.
+        """
+        return self.made_in(branch_of(key), after=said[0][0], but=key) if said else []
+
+    def made_in(self, path: str, *, after: int = 0, but: str | None = None) -> list[Range]:
+        """Where everything is that a branch has made since a place in the log."""
+        found: list[Range] = []
+        for key, closed in self.closed.items():
+            if key != but and is_within(key, path) and closed.seqs[0][0] > after:
+                found += closed.seqs
+        for key, opened in self.open.items():
+            if key != but and is_within(key, path) and opened.seqs[0] > after:
+                found += ranges(opened.seqs)
+        found += [(seq, seq) for key, seq in self.milestones.items() if is_within(key, path) and seq > after]
+        return joined(found)
+
+    def bury(self, dead: Sequence[Range]) -> None:
+        """Forget what was taken back, as if it had never been said.
+
+        How often a call has failed is remembered: one that fails under a stream which breaks with it would otherwise
+        be tried for ever.
+        """
+        if not dead:
+            return
+
+        def lives(seq: int) -> bool:
+            return not any(first <= seq <= last for first, last in dead)
+
+        for key, opened in [*self.open.items()]:
+            if not lives(opened.seqs[0]):  # an attempt dies as a whole
+                del self.open[key]
+        for key, closed in [*self.closed.items()]:
+            if not lives(closed.fact.seq):
+                self._try(key, closed.fact.data["attempt"])
+                del self.closed[key]
+                self.places.pop((branch_of(key), closed.fact.data["place"]), None)
+        self.milestones = {key: seq for key, seq in self.milestones.items() if lives(seq)}
+
+    def _say(self, key: str, fact: Fact, text: str | None) -> None:
+        self._try(key, fact.data["attempt"])
+        opened = self.open.setdefault(key, Opened())
+        opened.seqs.append(fact.seq)
+        if text is not None:
+            opened.pieces.append(text)
+
+    def _try(self, key: str, attempt: int) -> None:
+        self.attempts[key] = max(self.attempts.get(key, 0), attempt)
+
+    def _place(self, fact: Fact) -> None:
+        self.places[(branch_of(fact.data["key"]), fact.data["place"])] = fact.data["key"]
+
+    def _retry(self, fact: Fact) -> None:
+        data, key = fact.data, fact.data["key"]
+        self.bury([(first, last) for first, last in data["superseded"]])
+        self._try(key, data["attempt"])
+        if data["what"] == "run":
+            self.handovers += data["reason"] == "handover"
+        elif data["reason"] not in NOT_ITS_FAULT:
+            self.spent[key] += 1
+            if key.endswith("/"):  # a branch begins again, and all in it with it
+                self._forgive(branch_of(key), key)
+            elif data.get("next_attempt") is None and data["what"] == "model":
+                self.failed[key] = fact
+
+    def _forgive(self, path: str, but: str) -> None:
+        self.failed = {key: fact for key, fact in self.failed.items() if not is_within(key, path)}
+        self.spent = Counter({key: n for key, n in self.spent.items() if key == but or not is_within(key, path)})
 
 
 def read_history(facts: Sequence[Fact]) -> History:
     """Walk the log once."""
     history = History(accepted=facts[0])
-    pieces: dict[str, list[tuple[int, str]]] = {}
     for fact in facts:
-        history.last_seq = fact.seq
-        data = fact.data
-        if fact.type in CLOSING and not (fact.type == "step" and data["status"] == "intent"):
-            key = data["key"]
-            history.closed[key] = fact
-            history.open.pop(key, None)
-            if fact.type in ("model_call", "step"):
-                history.texts[key] = "".join(text for _, text in pieces.pop(key, ()))
-        elif fact.type in OPENING:
-            key = data["key"] if fact.type == "tool_call" else data["step"]
-            history.open.setdefault(key, []).append(fact.seq)
-            if fact.type == "token":
-                pieces.setdefault(key, []).append((fact.seq, data["text"]))
-        elif fact.type == "progress":
-            history.milestones.add(data["key"])
-        elif fact.type == "retry":
-            _retried(history, pieces, fact)
-        elif fact.type == "started":
-            history.started, history.code = True, data["code"]
-        elif fact.type == "cancel_requested":
-            history.cancel = fact
+        history.learn(fact)
     return history
-
-
-def _retried(history: History, pieces: dict[str, list[tuple[int, str]]], fact: Fact) -> None:
-    key, dead = fact.data["key"], fact.data["superseded"]
-
-    def alive(seq: int) -> bool:
-        return not any(first <= seq <= last for first, last in dead)
-
-    if fact.data["reason"] == "handover" and fact.data["what"] == "run":
-        history.handovers += 1
-    history.attempts[key] = history.attempts.get(key, 0) + 1
-    for open_key in list(history.open):
-        kept = [seq for seq in history.open[open_key] if alive(seq)]
-        if kept:
-            history.open[open_key] = kept
-        else:
-            del history.open[open_key]
-    for step, told in pieces.items():
-        pieces[step] = [(seq, text) for seq, text in told if alive(seq)]

@@ -3,18 +3,21 @@
     async def contract_review(run: Run, contract: Contract) -> Review:
         await run.milestone("Extracting clauses")
         clauses = await run.step("extract", extract_clauses, contract.text, returns=list[Clause])
+        findings = await run.each(clauses, assess, key=lambda clause: clause.id)
         ...
 
-Calls are made one after the other. Between them use only the input, their results and `run`: after a crash the code
-runs again from the top, and whatever else it looked at may have changed.
+A branch makes one call after the other; `each` and `gather` give each of their parts a branch and a `run` of its own.
+Between the calls use only the input, their results and `run`: after a crash the code runs again from the top, and
+whatever else it looked at may have changed.
 """
 
-import asyncio
-import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from hashlib import sha256
+from random import Random
+from typing import Any, Final, Literal, TypeVar, overload
 from uuid import UUID
 
 import structlog
@@ -22,150 +25,125 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from eventstore.domain import events, intake
 from eventstore.domain.errors import NotStorable
-from eventstore.recorder import RunWriter
+from eventstore.domain.record import EPOCH_START
+from worker.branches import Branch
 from worker.declare import Check, Tool, Workflow
 from worker.digests import digest, plain
-from worker.llm.model import Model, ModelEnd, ModelFault, ModelRequest
-from worker.llm.retrying import FailedAttempt, RetryPolicy, with_retries
-from worker.memo import Call, Memo
-from worker.speech import Attempt, Shape, listen, recite
-from worker.stops import Stop, StopReason, ValidationFailed, WorkflowFailed
+from worker.groups import Code, Group, jobs_of, with_attempts
+from worker.llm.model import ModelRequest
+from worker.reading import Prompted
+from worker.speaking import Question, Spoken, attempts, say_all
+from worker.speech import Attempt, Shape, recite
+from worker.steps import STEP_S, Retry, StepOrder, Verify, recall, take_step, wants_context
+from worker.stops import Misused, Site, ValidationFailed, WorkflowFailed, caller
+from worker.tools import use_tool
+from worker.work import Work
 
 T = TypeVar("T")
+I = TypeVar("I")  # noqa: E741 - an item
 M = TypeVar("M", bound=BaseModel)
+
+ONCE: Final = Retry(attempts=1)
 
 logger = structlog.get_logger(__name__)
 
-CHARS_PER_TOKEN = 4  # roughly, where a provider does not count; such usage is marked as an estimate
-FINISH_MESSAGES: Mapping[str, str] = {
-    "length": "The model reached its length limit before it was done.",
-    "content_filter": "The model's provider withheld the answer because of what it says.",
-    "refused": "The model declined to answer.",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """What a model said, and how it ended."""
-
-    text: str
-    finish: str
-
 
 class Run:
-    """One owner's view of one run, for the workflow's code."""
+    """One branch's view of one run, for the workflow's code."""
 
-    def __init__(
-        self,
-        workflow: Workflow,
-        run_id: UUID,
-        attempt: int,
-        writer: RunWriter,
-        memo: Memo,
-        model: Model,
-        model_name: str,
-        retries: RetryPolicy,
-        clock_us: Callable[[], int],
-    ) -> None:
-        self.run_id = run_id
-        self.attempt = attempt
-        self.workflow = workflow
-        self.usage = events.Usage()
-        self.findings_made = 0
-        self.model_closed_us: int | None = None
-        self.validated: dict[str, int] = {}
-        self._writer = writer
-        self._memo = memo
-        self._model = model
-        self._model_name = model_name
-        self._retries = retries
-        self._clock_us = clock_us
-        self._stopped: StopReason | None = None
-        self._speaking: Attempt | None = None
-
-    def aborted(self) -> events.Usage:
-        """What the call that was under way when the run stopped has cost, as far as we can tell."""
-        if self._speaking is None:
-            return events.Usage()
-        return events.Usage(output_tokens=len(self._speaking.text) // CHARS_PER_TOKEN, source="estimated")
-
-    def stop(self, reason: StopReason) -> None:
-        """From now on every call raises Stop, whatever the code caught before."""
-        self._stopped = self._stopped or reason
+    def __init__(self, work: Work, branch: Branch) -> None:
+        self._work = work
+        self._branch = branch
 
     @property
-    def stopped(self) -> StopReason | None:
-        return self._stopped
+    def run_id(self) -> UUID:
+        """The run's name."""
+        return self._work.run_id
+
+    @property
+    def attempt(self) -> int:
+        """Which worker's turn this is, from 1. Not the same after a crash, so nothing may depend on it."""
+        return self._work.attempt
+
+    @property
+    def version(self) -> int:
+        """The workflow's version when the run was accepted: the same for the whole run, whoever carries it."""
+        return int(self._work.history.accepted.data["workflow_version"])
+
+    @property
+    def workflow(self) -> Workflow:
+        """The workflow's declaration."""
+        return self._work.workflow
+
+    def now(self) -> datetime:
+        """When this branch's last call was stored; the same after a crash."""
+        return EPOCH_START + timedelta(microseconds=self._branch.now_us)
+
+    @property
+    def deadline(self) -> datetime:
+        """When the run must have ended."""
+        accepted = self._work.history.accepted
+        return EPOCH_START + timedelta(microseconds=accepted.at_us, seconds=accepted.data["limits"]["run_s"])
+
+    def uuid(self, name: int | str) -> UUID:
+        """A name that is this branch's own and the same after a crash."""
+        return UUID(bytes=self._derived("uuid", name)[:16], version=4)
+
+    def random(self, name: int | str) -> Random:
+        """Chance that falls the same way after a crash; another one for each name and branch."""
+        return Random(self._derived("random", name))  # noqa: S311 - no secret: it must fall the same way again
+
+    def _derived(self, what: str, name: int | str) -> bytes:
+        return sha256(f"{self.run_id}/{self._branch.named(what)}/{name}".encode()).digest()
 
     async def milestone(
         self, label: str, *, detail: str | None = None, done: int | None = None, of: int | None = None
     ) -> None:
         """Say where the run is, in the words of its plan."""
-        self._go_on()
-        index, milestone = self.workflow.milestone(label)
-        key, known = self._memo.milestone(milestone.state)
-        if not known:
-            self._writer.push(
-                events.Progress(
-                    state=milestone.state,
-                    label=label,
-                    index=index,
-                    total=len(self.workflow.milestones),
-                    key=key,
-                    detail=detail,
-                    done=done,
-                    of=of,
-                )
-            )
+        await self._work.go_on(self._branch)
+        with self._opening("milestone", caller()):
+            self._work.milestone(self._branch, label, detail, done, of)
 
-    async def step(self, name: str, fn: Callable[..., Any], *args: Any, returns: Any = Any) -> Any:
-        """Do something once: its output is in the log before the code goes on, and a resumed run does not repeat it."""
-        self._go_on()
+    def step(
+        self,
+        name: str,
+        fn: Callable[..., Any],
+        *args: Any,
+        returns: Any = Any,
+        retry: Retry = ONCE,
+        timeout_s: float = STEP_S,
+        effect: bool = False,
+        verify: Verify | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Do something once: its outcome is in the log before the code goes on, and a resumed run does not repeat it.
+
+        A function whose first parameter is a StepContext is told its idempotency key. With `effect` the intent is
+        stored first; whoever finds an intent without an outcome asks `verify`, or does it again with the same key.
+        """
+        site, deadline = caller(), time.monotonic() + (self.deadline - self.now()).total_seconds()
         adapter: TypeAdapter[Any] = TypeAdapter(returns)
-        call = self._memo.call("step", name, *args)
-        if call.before is not None:
-            return adapter.validate_python(call.before.data.get("output"))
-        output = await fn(*args) if inspect.iscoroutinefunction(fn) else await asyncio.to_thread(fn, *args)
-        told = adapter.dump_python(output, mode="json")
-        await self._close(call, events.Step(name=name, status="ok", output=_storable(name, told), **call.closing()))
-        return adapter.validate_python(told)
+        order = StepOrder(
+            name, fn, args, adapter, retry, timeout_s, effect or verify is not None, verify, deadline, wants_context(fn)
+        )
+        return self._step(order, site)
 
-    async def tool(self, tool: Tool, **arguments: Any) -> Any:
+    async def _step(self, order: StepOrder, site: Site) -> Any:
+        async with self._work.calling(self._branch, "step", order.name, site, *order.args) as call:
+            if call.before is not None:
+                return recall(call, order.returns)
+            return await take_step(self._work, self._branch, call, order)
+
+    def tool(self, tool: Tool, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """Ask something outside. Only the arguments that the tool declares as shown are ever disclosed to a user."""
-        self._go_on()
-        call = self._memo.call("tool_result", tool.name, arguments)
-        if call.before is not None:
-            return call.before.data.get("output")
-        call_id = f"{call.key}/{call.attempt}"
-        self._writer.push(
-            events.ToolCall(
-                tool=tool.name,
-                call_id=call_id,
-                arguments=plain(arguments),
-                shown={name: plain(arguments[name]) for name in tool.shown if name in arguments},
-                key=call.key,
-                attempt=call.attempt,
-            )
-        )
-        began = time.monotonic()
-        output, fault = await _ask(tool, arguments)
-        count = len(output) if isinstance(output, list) else None
-        await self._close(
-            call,
-            events.ToolResult(
-                tool=tool.name,
-                call_id=call_id,
-                status="failed" if fault else "ok",
-                summary=fault or (f"{count} found" if count is not None else "done"),
-                result_count=count,
-                duration_ms=round((time.monotonic() - began) * 1000),
-                output=_storable(tool.name, output),
-                **call.closing(),
-            ),
-        )
-        return output
+        return self._tool(tool, arguments, caller())
 
-    async def model(
+    async def _tool(self, tool: Tool, arguments: dict[str, Any], site: Site) -> Any:
+        async with self._work.calling(self._branch, "tool_result", tool.name, site, arguments) as call:
+            if call.before is not None:
+                return call.before.data.get("output")
+            return await use_tool(self._work, self._branch, call, tool, arguments)
+
+    def model(
         self,
         name: str,
         messages: Sequence[Mapping[str, Any]],
@@ -173,33 +151,34 @@ class Run:
         section: str,
         shape: Shape = "text",
         parameters: Mapping[str, Any] | None = None,
-    ) -> Spoken:
-        """Let a model speak into a section of the draft. A broken attempt is retried and its text is dead."""
-        self._go_on()
-        request = ModelRequest(self._model_name, tuple(messages), parameters or {})
-        call = self._memo.call("model_call", name, list(messages), request.model, dict(request.parameters))
-        if call.before is not None:
-            self.usage = self.usage + events.Usage.model_validate(call.before.data["usage"])
-            return _finished(Spoken(self._memo.text(call.key), call.before.data["finish"]))
+    ) -> Prompted:
+        """Let a model speak into a section of the draft: await all of it, or read its `text()` while it comes.
 
-        async def speak(attempt: Attempt) -> Spoken:
-            try:
-                end = await listen(self._model, request, attempt)
-            finally:
-                self.model_closed_us = self._clock_us()
-            usage = _usage(end, attempt.text)
-            self.usage = self.usage + usage
-            await self._close(call, _model_call(call, attempt, request, end, usage, name, section))
-            return Spoken(attempt.text, end.finish)
+        A broken attempt is retried and its text is dead. Where it was read, the branch runs again as well.
+        """
+        return Prompted(self._work, self._branch, self._question(name, messages, section, shape, parameters, caller()))
 
-        return _finished(await self._attempts(call, section, shape, speak))
+    def _question(
+        self,
+        name: str,
+        messages: Sequence[Mapping[str, Any]],
+        section: str,
+        shape: Shape,
+        parameters: Mapping[str, Any] | None,
+        site: Site,
+    ) -> Question:
+        request = ModelRequest(self._work.provider.name, tuple(messages), parameters or {})
+        return Question(name, request, section, shape, site)
 
-    async def value(
+    def value(
         self, name: str, messages: Sequence[Mapping[str, Any]], output: type[M], *, section: str = "values"
-    ) -> M:
+    ) -> Coroutine[Any, Any, M]:
         """Let a model say a value of this type. Its JSON is kept apart from the draft text that people read."""
         parameters = {"response_format": {"type": "json_object"}}
-        said = await self.model(name, messages, section=section, shape="json", parameters=parameters)
+        return self._value(self._question(name, messages, section, "json", parameters, caller()), output)
+
+    async def _value(self, question: Question, output: type[M]) -> M:
+        said = await say_all(self._work, self._branch, question)
         try:
             return output.model_validate(intake.parse(said.text.encode(), 1_048_576))
         except (ValidationError, NotStorable) as fault:
@@ -207,108 +186,163 @@ class Run:
                 "malformed", "The model's answer does not have the form that was asked for.", retryable=True
             ) from fault
 
-    async def draft(self, name: str, source: Callable[[], AsyncIterator[str]], *args: Any, section: str) -> str:
+    def draft(
+        self, name: str, source: Callable[[], AsyncIterator[str]], *args: Any, section: str
+    ) -> Coroutine[Any, Any, str]:
         """Draft text that the workflow's own code speaks, piece by piece; otherwise like `model`."""
-        self._go_on()
-        call = self._memo.call("step", name, *args)
-        if call.before is not None:
-            return self._memo.text(call.key)
+        return self._draft(name, source, args, section, caller())
 
-        async def speak(attempt: Attempt) -> str:
-            await recite(source(), attempt)
-            output = {"chars": len(attempt.text)}
-            closing = {**call.closing(), "attempt": attempt.number}
-            await self._close(call, events.Step(name=name, status="ok", output=output, **closing))
-            return attempt.text
+    async def _draft(
+        self, name: str, source: Callable[[], AsyncIterator[str]], args: tuple[Any, ...], section: str, site: Site
+    ) -> str:
+        work, branch = self._work, self._branch
+        async with work.calling(branch, "step", name, site, *args) as call:
+            if call.before is not None:
+                return "".join(work.memo.pieces(call.key))
+            await work.outside(branch)
 
-        return await self._attempts(call, section, "text", speak)
+            async def speak(attempt: Attempt) -> str:
+                await recite(source(), attempt)
+                closing = {**call.closing(), "attempt": attempt.number}
+                body = events.Step(name=name, status="ok", output={"chars": len(attempt.text)}, **closing)
+                await work.close(branch, body, said=attempt.said, pieces=lambda: (attempt.text,))
+                return attempt.text
 
-    async def finding(self, value: BaseModel, *, item: str) -> None:
+            return await attempts(work, branch, call, (section, "text"), speak)
+
+    def finding(self, value: BaseModel, *, item: str) -> Coroutine[Any, Any, None]:
         """One interim result. It is a draft like everything before the result."""
-        self._go_on()
-        call = self._memo.call("finding", f"finding/{item}", value)
-        self.findings_made += 1
-        if call.before is None:
-            await self._close(call, events.Finding(item=item, value=plain(value), **call.closing()))
+        return self._finding(value, item, caller())
 
-    async def validate(self, value: M, checks: Sequence[Check]) -> M:
+    async def _finding(self, value: BaseModel, item: str, site: Site) -> None:
+        async with self._work.calling(self._branch, "finding", "finding", site, item, value) as call:
+            if call.before is None:
+                await self._work.outside(self._branch)
+                body = events.Finding(item=item, value=plain(value), **call.closing())
+                await self._work.close(self._branch, body)
+
+    def validate(self, value: M, checks: Sequence[Check]) -> Coroutine[Any, Any, M]:
         """The gate: only a value that passed here can be returned. Raises ValidationFailed, naming what failed."""
-        self._go_on()
-        call = self._memo.call("validation", "validate", value)
-        if call.before is not None:
-            told = call.before.data
-            failed = [check["name"] for check in told["checks"] if not check["passed"]]
-            seq = call.before.seq
-        else:
-            outcomes = [events.CheckOutcome(name=check.name, passed=_passes(check, value)) for check in checks]
-            failed = [outcome.name for outcome in outcomes if not outcome.passed]
-            body = events.Validation(
-                passed=not failed, checks=outcomes, value_digest=digest(value), seqs=[], **call.closing()
-            )
-            seq = await self._close(call, body)
-        if failed:
-            raise ValidationFailed(failed)
-        self.validated[digest(value)] = seq
-        return value
+        return self._validate(value, checks, caller())
 
-    async def _attempts(self, call: Call, section: str, shape: Shape, speak: Callable[[Attempt], Awaitable[T]]) -> T:
-        async def once(number: int) -> T:
-            self._go_on()
-            self._speaking = Attempt(self._writer, call.key, section, shape, call.attempt + number - 1)
-            said = await speak(self._speaking)
-            self._speaking = None
-            return said
+    async def _validate(self, value: M, checks: Sequence[Check], site: Site) -> M:
+        work, name = self._work, digest(value)
+        async with work.calling(self._branch, "validation", "validate", site, value) as call:
+            fact = call.before
+            if fact is None:
+                await work.outside(self._branch)
+                outcomes = [events.CheckOutcome(name=check.name, passed=_passes(check, value)) for check in checks]
+                passed = all(outcome.passed for outcome in outcomes)
+                body = events.Validation(passed=passed, checks=outcomes, value_digest=name, seqs=[], **call.closing())
+                fact = await work.close(self._branch, body)
+            if failed := [check["name"] for check in fact.data["checks"] if not check["passed"]]:
+                raise ValidationFailed(failed)
+            work.validated[name] = fact.seq
+            return value
 
-        async def failed(told: FailedAttempt) -> None:
-            assert self._speaking is not None
-            attempt = self._speaking.number
-            dead = await self._speaking.said()
-            await self._writer.record(
-                events.Retry(
-                    what="model",
-                    key=call.key,
-                    reason=told.fault.code,
-                    message=told.fault.message_safe,
-                    superseded=dead,
-                    attempt=attempt,
-                    next_attempt=attempt + 1 if told.next_attempt is not None else None,
-                    wait_s=round(told.wait_s, 3),
-                )
-            )
+    def branch(
+        self, name: str, fn: "Callable[[Run], Awaitable[T]]", *, retry: Retry | None = None
+    ) -> Coroutine[Any, Any, T]:
+        """A part of the run with names of its own; with `retry` it is tried again as a whole when it fails."""
+        return self._one_branch(name, fn, retry, caller())
 
+    async def _one_branch(self, name: str, fn: "Callable[[Run], Awaitable[T]]", retry: Retry | None, site: Site) -> T:
+        await self._work.go_on(self._branch)
+        with self._opening(f"branch {name}", site):
+            [job] = jobs_of(self._branch, site, [(name, self._coded(fn))])
+            value: T = await with_attempts(self._work, self._branch, job, retry, name)
+            return value
+
+    def gather(self, parts: "Mapping[str, Callable[[Run], Awaitable[T]]]") -> Coroutine[Any, Any, dict[str, T]]:
+        """Parts that run beside each other, each in the branch that its name says. Answers their values by name."""
+        return self._gather(parts, caller())
+
+    async def _gather(self, parts: "Mapping[str, Callable[[Run], Awaitable[T]]]", site: Site) -> dict[str, T]:
+        codes = [(name, self._coded(fn)) for name, fn in parts.items()]
+        values = await self._group("gather", codes, site, self._work.workflow.parallel, collect=False, told=None)
+        return dict(zip(parts, values, strict=True))
+
+    @overload
+    def each(
+        self,
+        items: Iterable[I],
+        fn: "Callable[[Run, I], Awaitable[T]]",
+        *,
+        key: Callable[[I], object],
+        parallel: int | None = None,
+        milestone: str | None = None,
+    ) -> Coroutine[Any, Any, list[T]]: ...
+
+    @overload
+    def each(
+        self,
+        items: Iterable[I],
+        fn: "Callable[[Run, I], Awaitable[T]]",
+        *,
+        key: Callable[[I], object],
+        parallel: int | None = None,
+        milestone: str | None = None,
+        on_error: Literal["collect"],
+    ) -> Coroutine[Any, Any, list[T | Exception]]: ...
+
+    def each(
+        self,
+        items: Iterable[I],
+        fn: "Callable[[Run, I], Awaitable[T]]",
+        *,
+        key: Callable[[I], object],
+        parallel: int | None = None,
+        milestone: str | None = None,
+        on_error: Literal["cancel", "collect"] = "cancel",
+    ) -> Coroutine[Any, Any, Any]:
+        """Do the same for each item, some beside each other; answers the values in the order of the items.
+
+        Each item has a branch that `key` names. The first failure, by the log, stops the others and is raised; with
+        `on_error="collect"` it stands in its item's place. With `milestone` that one tells how many are done.
+        """
+        every = [*items]
+        codes: list[tuple[str, Code]] = [(str(key(item)), self._coded(fn, item)) for item in every]
+
+        def told(done: int) -> None:
+            if milestone is not None:
+                self._work.milestone(self._branch, milestone, None, done, len(every))
+
+        at_once = parallel or self._work.workflow.parallel
+        return self._group("each", codes, caller(), at_once, collect=on_error == "collect", told=told)
+
+    async def _group(
+        self,
+        what: str,
+        codes: Sequence[tuple[str, Code]],
+        site: Site,
+        parallel: int,
+        *,
+        collect: bool,
+        told: Callable[[int], None] | None,
+    ) -> list[Any]:
+        work, branch = self._work, self._branch
+        await work.go_on(branch)
+        with self._opening(what, site):
+            jobs = jobs_of(branch, site, codes)
+            return await Group(work, branch, jobs, parallel=parallel, collect=collect, told=told).run()
+
+    def _coded(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> Code:
+        work = self._work
+
+        def code(branch: Branch) -> Awaitable[Any]:
+            return fn(Run(work, branch), *args)
+
+        return code
+
+    @contextmanager
+    def _opening(self, what: str, site: Site) -> Iterator[None]:
+        """Something that has no event of its own, made in order like all the rest."""
         try:
-            return await with_retries(once, failed, policy=self._retries)
-        except ModelFault as fault:
-            raise WorkflowFailed(fault.code, fault.message_safe, retryable=fault.retryable) from fault
-
-    async def _close(self, call: Call, body: events.Body) -> int:
-        entry = await self._writer.record(body)
-        assert entry.seq is not None
-        return entry.seq
-
-    def _go_on(self) -> None:
-        if self._stopped is not None:
-            raise Stop(self._stopped)
-
-
-async def _ask(tool: Tool, arguments: Mapping[str, Any]) -> tuple[Any, str | None]:
-    """The tool's plain output, or None and a line for people. What went wrong inside is for the process's own log."""
-    try:
-        async with asyncio.timeout(tool.timeout_s):
-            return plain(await tool.fn(**arguments)), None
-    except TimeoutError:
-        return None, f"no answer within {tool.timeout_s:g} s"
-    except Exception:  # a tool is an outside: whatever it raises is a failed result that the code reads
-        logger.exception("a tool failed", tool=tool.name)
-        return None, "failed"
-
-
-def _storable(name: str, value: Any) -> Any:
-    try:
-        intake.check(value)
-    except NotStorable as fault:
-        raise WorkflowFailed("not_storable", f"The output of {name} cannot be stored: {fault}") from fault
-    return value
+            with self._branch.doing(what, site):
+                yield
+        except Misused as halt:
+            self._work.refuse(halt)
+            raise
 
 
 def _passes(check: Check, value: Any) -> bool:
@@ -319,41 +353,4 @@ def _passes(check: Check, value: Any) -> bool:
         return False
 
 
-def _finished(said: Spoken) -> Spoken:
-    if said.finish != "stop":
-        message = FINISH_MESSAGES.get(said.finish, "The model ended its answer for a reason that is not known here.")
-        raise WorkflowFailed(f"model_{said.finish}"[:64], message, retryable=said.finish == "length")
-    return said
-
-
-def _usage(end: ModelEnd, text: str) -> events.Usage:
-    if end.usage is None:
-        return events.Usage(output_tokens=max(1, len(text) // CHARS_PER_TOKEN), source="estimated")
-    return events.Usage(
-        input_tokens=end.usage.input_tokens,
-        output_tokens=end.usage.output_tokens,
-        reasoning_tokens=end.usage.reasoning_tokens,
-        source="provider",
-    )
-
-
-def _model_call(
-    call: Call, attempt: Attempt, request: ModelRequest, end: ModelEnd, usage: events.Usage, name: str, section: str
-) -> events.ModelCall:
-    first_ms = end.first_piece_ms
-    spoken_ms = end.total_ms - (first_ms or 0.0)
-    return events.ModelCall(
-        name=name,
-        section=section,
-        model=request.model,
-        model_served=end.model_served,
-        parameters=dict(request.parameters),
-        prompt_digest=digest([dict(message) for message in request.messages]),
-        finish=end.finish,
-        usage=usage,
-        first_piece_ms=round(first_ms) if first_ms is not None else None,
-        per_piece_ms=round(spoken_ms / end.pieces, 2) if end.pieces else None,
-        pieces=end.pieces,
-        request_id=end.request_id,
-        **{**call.closing(), "attempt": attempt.number},
-    )
+__all__ = ["Run", "Spoken"]

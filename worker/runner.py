@@ -27,14 +27,15 @@ from eventstore.recorder import Recorder, RunWriter
 from worker import endings
 from worker.declare import Workflow
 from worker.digests import digest
-from worker.history import History, read_history
+from worker.groups import live
+from worker.history import History, joined, read_history
 from worker.llm.model import Model
 from worker.llm.retrying import RetryPolicy
-from worker.memo import Memo
 from worker.metrics import WorkerMetrics
 from worker.run import Run
 from worker.settings import WorkerSettings
-from worker.stops import Diverged, StopReason, WorkflowFailed
+from worker.stops import Diverged, Misused, StopReason, WorkflowFailed
+from worker.work import Graces, Provider, Work, look_at
 
 logger = structlog.get_logger(__name__)
 
@@ -141,56 +142,42 @@ class Ownership:
 
     async def _supersede(self, history: History) -> None:
         """Name what an earlier owner left half said, so that no reader and no fold keeps it."""
-        for key, dead in history.left_open():
-            self._writer.push(
-                events.Retry(
-                    what="run",
-                    key=key,
-                    reason="worker_lost",
-                    message="Another worker took the run over; this part starts again.",
-                    superseded=dead,
-                    attempt=history.attempts.get(key, 0) + 1,
-                    next_attempt=None if history.cancel else history.attempts.get(key, 0) + 2,
-                )
-            )
-            history.attempts[key] = history.attempts.get(key, 0) + 1
-        history.open.clear()
+        for body in superseding(history):
+            self._writer.push(body)
         await self._writer.flush()
 
     async def _work(self, workflow: Workflow, history: History, value: BaseModel, attempt: int) -> None:
         bench = self._bench
-        memo = Memo(history, workflow.code)
-        run = Run(
+        work = Work(
             workflow,
-            self._writer.run_id,
-            attempt,
             self._writer,
-            memo,
-            bench.model,
-            bench.model_name,
-            bench.retries,
+            history,
+            Provider(bench.model, bench.model_name, bench.retries),
             bench.clock_us,
+            attempt=attempt,
+            graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
         )
-        task = asyncio.create_task(_call(workflow, run, value), name=f"run {self._writer.run_id}")
-        seen_us = await self._watch(task, run, self._time_left_s(history))
-        if run.stopped == "lost":
+        task = asyncio.create_task(carry_out(work, value), name=f"run {self._writer.run_id}")
+        task.add_done_callback(look_at)
+        seen_us = await self._watch(task, work, self._time_left_s(history))
+        if work.stopped == "lost":
             assert self._writer.fault is not None
             raise self._writer.fault
-        if run.stopped == "handover":
+        if work.stopped == "handover":
             await self._hand_over()
-        elif run.stopped == "cancel":
-            await self._end_cancelled(workflow, run, seen_us)
-        elif run.stopped == "deadline":
+        elif work.stopped == "cancel":
+            await self._end_cancelled(workflow, work, seen_us)
+        elif work.stopped == "deadline":
             await self._end_error(workflow, "limit_run_s", "The run took longer than it may.", retryable=True)
         else:
-            await self._end(workflow, run, task)
+            await self._end(workflow, work, task)
 
     def _time_left_s(self, history: History) -> float:
         """By the database's clock on both ends: `started` was stored a moment ago, `accepted` when it was."""
         spent_s = (self._writer.last_us - history.accepted.at_us) / 1e6
         return max(0.0, float(history.accepted.data["limits"]["run_s"]) - spent_s)
 
-    async def _watch(self, task: "asyncio.Task[BaseModel]", run: Run, time_left_s: float) -> int | None:
+    async def _watch(self, task: "asyncio.Task[BaseModel]", work: Work, time_left_s: float) -> int | None:
         """Wait for the code to end, or make it end: the answer is when a reason to stop was seen."""
         reasons: Sequence[tuple[StopReason, asyncio.Task[object]]] = (
             ("lost", asyncio.create_task(self._writer.broken())),
@@ -198,28 +185,40 @@ class Ownership:
             ("handover", asyncio.create_task(self._handover.wait())),
             ("deadline", asyncio.create_task(asyncio.sleep(time_left_s))),
         )
-        waits = [wait for _, wait in reasons]
+        halted = asyncio.create_task(work.halted.wait())  # by itself: code and history disagree, or it cannot be kept
+        waits = [halted, *(wait for _, wait in reasons)]
         try:
             await asyncio.wait([task, *waits], return_when=asyncio.FIRST_COMPLETED)
             seen_us = self._bench.clock_us()
             if task.done():
                 return None
-            run.stop(next(reason for reason, wait in reasons if wait.done()))
-            task.cancel()
-            await asyncio.wait([task], timeout=self._bench.settings.grace_s)
-            if not task.done():
-                logger.error("a workflow does not stop and was left behind", workflow=run.workflow.name)
-            elif not task.cancelled():
-                task.exception()  # looked at, so that nobody wonders where it went
+            if (reason := next((reason for reason, wait in reasons if wait.done()), None)) is not None:
+                work.stop(reason)
+                task.cancel()
+            await self._see_off(task, work)
             return seen_us
         finally:
-            task.cancel()  # without effect on one that has ended; otherwise we are going away and it must not stay
+            if not task.done():  # we are going away, or leave it behind: it writes nothing more
+                work.stop("lost")
+                task.cancel()
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
 
-    async def _end(self, workflow: Workflow, run: Run, task: "asyncio.Task[BaseModel]") -> None:
-        fault = asyncio.CancelledError() if task.cancelled() else task.exception()
+    async def _see_off(self, task: "asyncio.Task[BaseModel]", work: Work) -> None:
+        """Give code that was stopped the time to clean up. What does not end is left behind, where it does no harm."""
+        settings = self._bench.settings
+        await asyncio.wait([task], timeout=settings.grace_s)
+        if not task.done() and work.effects:
+            await asyncio.wait([task], timeout=settings.effect_grace_s)
+        if not task.done():
+            work.abandon()
+            logger.error("a workflow does not stop and was left behind", workflow=work.workflow.name)
+
+    async def _end(self, workflow: Workflow, run: Work, task: "asyncio.Task[BaseModel]") -> None:
+        # What the code made of a halt does not count, nor whether it ended at all.
+        ended = asyncio.CancelledError() if not task.done() or task.cancelled() else task.exception()
+        fault = run.halt or ended
         if fault is None:
             await self._end_result(workflow, run, task.result())
         elif isinstance(fault, NotStorable):
@@ -231,11 +230,14 @@ class Ownership:
         elif isinstance(fault, Diverged):
             logger.error("code and history disagree", run_id=str(run.run_id), what=str(fault))
             await self._end_error(workflow, "diverged", "The workflow's code changed while the run was under way.")
+        elif isinstance(fault, Misused):
+            logger.error("a workflow calls what cannot be brought back", run_id=str(run.run_id), what=str(fault))
+            await self._end_error(workflow, "workflow_misuse", "The workflow's code has a fault and was stopped.")
         else:
             logger.error("a workflow raised", run_id=str(run.run_id), workflow=workflow.name, exc_info=fault)
             await self._end_error(workflow, "workflow_failed", "The workflow failed.", retryable=True)
 
-    async def _end_result(self, workflow: Workflow, run: Run, output: BaseModel) -> None:
+    async def _end_result(self, workflow: Workflow, run: Work, output: BaseModel) -> None:
         if digest(output) not in run.validated:
             await self._end_error(workflow, "not_validated", "The workflow returned a value that was not validated.")
             return
@@ -250,7 +252,7 @@ class Ownership:
             await self._end_cancelled(workflow, run, self._bench.clock_us(), validated=True)
 
     async def _end_cancelled(
-        self, workflow: Workflow | None, run: Run | None, seen_us: int | None, *, validated: bool = False
+        self, workflow: Workflow | None, run: Work | None, seen_us: int | None, *, validated: bool = False
     ) -> None:
         if run is not None and seen_us is not None:
             self._writer.push(
@@ -258,6 +260,8 @@ class Ownership:
             )
         state = await self._state()
         made = await self._assemble(workflow, state)
+        if run is not None:
+            made.missing.extend(f"whether {effect.name} took place" for effect in run.effects.values())
         await self._writer.record(endings.cancelled(state.cancel, made, validated))
         for asked in (fact for fact in self._facts if fact.type == "cancel_requested"):
             self._bench.metrics.cancelled(asked.at_us, self._writer.last_us)
@@ -277,8 +281,10 @@ class Ownership:
         await self._writer.flush()
         await self._read_on()
         history = read_history(self._facts)
-        key, dead = next(iter(history.left_open()), ("run", []))
-        attempt = history.attempts.get(key, 0) + 1
+        left_open = history.left_open()
+        key = left_open[0][0] if left_open else "run"
+        dead = joined(one for _, told in left_open for one in told)
+        attempt = history.attempts[key] if left_open else history.attempts.get(key, 0) + 1
         await self._writer.record(
             events.Retry(
                 what="run",
@@ -311,5 +317,32 @@ class Ownership:
         return await endings.assemble(workflow, state, self._bench.settings.assemble_s)
 
 
-async def _call(workflow: Workflow, run: Run, value: BaseModel) -> BaseModel:
-    return await workflow.fn(run, value)
+def superseding(history: History) -> list[events.Retry]:
+    """What an earlier owner left open, said to be dead; the memory forgets it."""
+    told = []
+    for key, dead in history.left_open():
+        attempt = history.attempts[key]
+        told.append(
+            events.Retry(
+                what="run",
+                key=key,
+                reason="worker_lost",
+                message="Another worker took the run over; this part starts again.",
+                superseded=dead,
+                attempt=attempt,
+                next_attempt=None if history.cancel else attempt + 1,
+            )
+        )
+        history.bury(dead)
+    return told
+
+
+async def carry_out(work: Work, value: BaseModel) -> BaseModel:
+    """Run a workflow's code to its end. Raises Diverged when it ends before it has asked for all that the log has."""
+    try:
+        output: BaseModel = await live(work, work.root, lambda root: work.workflow.fn(Run(work, root), value))
+    except WorkflowFailed as fault:
+        work.look_back(f"failed   {fault.code}")
+        raise
+    work.look_back("ended")
+    return output

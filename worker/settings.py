@@ -13,6 +13,9 @@ class WorkerSettings(BaseSettings):
 
     runs_max: int = Field(default=200, gt=0, description="runs that one worker process carries at the same time")
     grace_s: float = Field(default=1.0, gt=0, description="a stopped workflow may clean up this long")
+    effect_grace_s: float = Field(
+        default=5.0, gt=0, description="a stopped run waits this long to learn what an effect outside has come to"
+    )
     assemble_s: float = Field(default=0.5, gt=0, description="a workflow's own partial result may take this long")
     drain_s: float = Field(default=5.0, gt=0, description="a stopping worker hands its runs back within this time")
     worker_metrics: Address | None = Field(default=None, description="address of a worker's metrics; unset: none")

@@ -2,10 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import orjson
 import pytest
@@ -16,39 +14,22 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eventstore import log
 from eventstore.domain.record import Fact
 from eventstore.domain.run import RunState, fold
-from eventstore.recorder import Recorder
+from tests.owning import free, new_owner
 from tests.running import SAMPLES, Runs, until
 from tests.writing import new_tenant
-from worker.__main__ import clock_us
 from worker.llm.chat import create_chat_model
-from worker.llm.retrying import RetryPolicy
 from worker.llm.scripted_chat import Pace
 from worker.llm.scripted_rules import load_rules
 from worker.llm.scripted_server import ScriptedServer
 from worker.llm.settings import ModelSettings
 from worker.registry import WORKFLOWS
-from worker.runner import Bench, advance
-from worker.settings import WorkerSettings
+from worker.runner import advance
 from worker.workflows import contract_review
 
 SHORT = {
     "title": "Two clauses",
     "text": "1. Liability\nThe customer bears unlimited liability.\n\n2. Law\nThe customer's law governs.\n",
 }
-
-
-class Owner:
-    """One worker process's worth of a recorder, which can die at once, as under kill -9."""
-
-    def __init__(self, bench: Bench, recording: "asyncio.Task[None]") -> None:
-        self.bench = bench
-        self._recording = recording
-
-    async def die(self, run: "asyncio.Task[None]") -> None:
-        for task in (run, self._recording):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -59,23 +40,6 @@ async def model(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
         chat = create_chat_model(ModelSettings())
         yield chat
         await chat.aclose()
-
-
-def new_owner(engine: AsyncEngine, redis: Redis, model: Any) -> Owner:
-    recorder = Recorder(engine, redis, lease_s=600, heartbeat_s=1, clock_us=clock_us)
-    bench = Bench(
-        engine=engine,
-        recorder=recorder,
-        model=model,
-        model_name="scripted-1",
-        retries=RetryPolicy(),
-        workflows=WORKFLOWS,
-        settings=WorkerSettings(),
-        lease_s=600,
-        owner="test",
-        clock_us=clock_us,
-    )
-    return Owner(bench, asyncio.create_task(recorder.run()))
 
 
 async def killed_once(
@@ -99,14 +63,6 @@ async def killed_once(
     await advance(second.bench, run_id, asyncio.Event())
     await second.die(asyncio.create_task(asyncio.sleep(0)))
     return await runs.ended(run_id), died
-
-
-async def free(engine: AsyncEngine, run_id: UUID) -> None:
-    """What the lease would do after a while."""
-    async with engine.begin() as connection:
-        head = await log.head(connection, run_id)
-        assert head is not None
-        await log.release(connection, run_id, head.epoch)
 
 
 def told(state: RunState) -> dict[str, Any]:

@@ -72,6 +72,7 @@ def best_partial(view: RunView) -> dict[str, object] | None:
     partial=best_partial,
     limits=RunLimits(run_s=180.0, attempts_max=3),
     title_field="title",
+    parallel=4,
 )
 async def contract_review(run: Run, contract: Contract) -> Review:
     """From the upload to a review that a person can act on."""
@@ -84,13 +85,14 @@ async def contract_review(run: Run, contract: Contract) -> Review:
 
     await run.milestone("Checking policy", done=0, of=len(clauses))
     rules = await run.tool(search_policy, topics=[clause.heading for clause in clauses]) or []
-    findings: list[Finding] = []
-    for number, clause in enumerate(clauses, start=1):
+
+    async def assess(run: Run, clause: Clause) -> Finding:
         messages = prompts.assess(clause, clause.text(contract.text), rules)
-        found = await run.value(f"assess/{clause.id}", messages, Finding)
+        found = await run.value("assess", messages, Finding)
         await run.finding(found, item=clause.id)
-        findings.append(found)
-        await run.milestone("Checking policy", done=number, of=len(clauses))
+        return found
+
+    findings = await run.each(clauses, assess, key=lambda clause: clause.id, milestone="Checking policy")
 
     await run.milestone("Drafting comments")
     told = [found.model_dump() for found in findings]

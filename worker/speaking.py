@@ -1,0 +1,177 @@
+"""Calls that speak: what is asked, how often it is tried, how it ended, and how the log answers for it later."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from typing import Final, TypeVar
+
+from eventstore.domain import events
+from worker.branches import Branch
+from worker.digests import digest
+from worker.history import SIBLING
+from worker.llm.model import ModelEnd, ModelFault, ModelRequest
+from worker.llm.retrying import FailedAttempt, with_retries
+from worker.memo import Call
+from worker.speech import Attempt, Shape, listen
+from worker.stops import Site, WorkflowFailed
+from worker.work import CHARS_PER_TOKEN, Work
+
+T = TypeVar("T")
+
+FINISH_MESSAGES: Final[Mapping[str, str]] = {
+    "length": "The model reached its length limit before it was done.",
+    "content_filter": "The model's provider withheld the answer because of what it says.",
+    "refused": "The model declined to answer.",
+}
+# Faults that another run may not meet; a failure is read from the log, which tells its code only.
+WORTH_ANOTHER_RUN: Final = frozenset({"connection", "timeout", "provider_busy", "stream_incomplete", "malformed"})
+STOPPED: Final = (SIBLING, "Another part of the run failed; this one was stopped.")
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What a model said, and how it ended."""
+
+    text: str
+    finish: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One model call as the workflow's code asks for it."""
+
+    name: str
+    request: ModelRequest
+    section: str
+    shape: Shape
+    site: Site
+
+
+def asking(work: Work, branch: Branch, question: Question) -> AbstractAsyncContextManager[Call]:
+    """The call that a question makes."""
+    request = question.request
+    told = ([dict(message) for message in request.messages], request.model, dict(request.parameters))
+    return work.calling(branch, "model_call", question.name, question.site, *told)
+
+
+def recalled(work: Work, branch: Branch, call: Call) -> Spoken | None:
+    """How the call went before: what it said, or the failure after which no attempt followed."""
+    if call.before is not None:
+        work.usage = work.usage + events.Usage.model_validate(call.before.data["usage"])
+        return Spoken("".join(work.memo.pieces(call.key)), call.before.data["finish"])
+    failed = work.history.failed.get(call.key)
+    if failed is not None:
+        branch.passed(failed.seq, failed.at_us)
+        reason = failed.data["reason"]
+        raise WorkflowFailed(reason, failed.data["message"], retryable=reason in WORTH_ANOTHER_RUN)
+    return None
+
+
+async def say_all(work: Work, branch: Branch, question: Question) -> Spoken:
+    """A model call that is awaited as a whole: a broken attempt is dead, and the call is made again."""
+    async with asking(work, branch, question) as call:
+        if (known := recalled(work, branch, call)) is not None:
+            return finished(known)
+        await work.outside(branch)
+
+        async def speak(attempt: Attempt) -> Spoken:
+            try:
+                end = await listen(work.provider.model, question.request, attempt)
+            finally:
+                work.model_closed_us = work.clock_us()
+            body = model_call(work, call, attempt, question, end)
+            await work.close(branch, body, said=attempt.said, pieces=lambda: (attempt.text,))
+            return Spoken(attempt.text, end.finish)
+
+        return finished(await attempts(work, branch, call, (question.section, question.shape), speak))
+
+
+class Speaking:
+    """An attempt that has said something: what to say of it when it is stopped from beside."""
+
+    def __init__(self, work: Work, key: str, attempt: Attempt) -> None:
+        self._work = work
+        self._key = key
+        self._attempt = attempt
+
+    async def taken_back(self) -> None:
+        """No attempt follows."""
+        dead = await self._attempt.said()
+        if dead:
+            await self._work.retry("model", self._key, STOPPED, dead, self._attempt.number, again=False)
+
+
+async def attempts(
+    work: Work, branch: Branch, call: Call, where: tuple[str, Shape], speak: Callable[[Attempt], Awaitable[T]]
+) -> T:
+    """Let it speak until an attempt succeeds or none may follow; what was spent before a crash counts."""
+    spent = work.history.spent[call.key]
+    policy = replace(work.provider.retries, attempts_max=max(1, work.provider.retries.attempts_max - spent))
+    speaking: Attempt | None = None
+
+    async def once(number: int) -> T:
+        nonlocal speaking
+        await work.go_on(branch)
+        speaking = Attempt(work.writer, call.key, *where, call.attempt + number - 1)
+        branch.open = Speaking(work, call.key, speaking)
+        work.speaking.add(speaking)
+        said = await speak(speaking)
+        work.speaking.discard(speaking)
+        return said
+
+    async def failed(told: FailedAttempt) -> None:
+        assert speaking is not None
+        work.speaking.discard(speaking)
+        dead = await speaking.said()
+        more = told.next_attempt is not None
+        why = (told.fault.code, told.fault.message_safe)
+        fact = await work.retry("model", call.key, why, dead, speaking.number, again=more, wait_s=told.wait_s)
+        branch.open = None
+        branch.passed(fact.seq, fact.at_us)
+
+    try:
+        return await with_retries(once, failed, policy=policy)
+    except ModelFault as fault:
+        raise WorkflowFailed(fault.code, fault.message_safe, retryable=fault.code in WORTH_ANOTHER_RUN) from fault
+
+
+def finished(said: Spoken) -> Spoken:
+    """What was said, if it was said to its end."""
+    if said.finish != "stop":
+        message = FINISH_MESSAGES.get(said.finish, "The model ended its answer for a reason that is not known here.")
+        raise WorkflowFailed(f"model_{said.finish}"[:64], message, retryable=said.finish == "length")
+    return said
+
+
+def usage_of(end: ModelEnd, text: str) -> events.Usage:
+    if end.usage is None:
+        return events.Usage(output_tokens=max(1, len(text) // CHARS_PER_TOKEN), source="estimated")
+    return events.Usage(
+        input_tokens=end.usage.input_tokens,
+        output_tokens=end.usage.output_tokens,
+        reasoning_tokens=end.usage.reasoning_tokens,
+        source="provider",
+    )
+
+
+def model_call(work: Work, call: Call, attempt: Attempt, question: Question, end: ModelEnd) -> events.ModelCall:
+    """How a call ended, and what it has cost; the run has spent that from here on."""
+    usage = usage_of(end, attempt.text)
+    work.usage = work.usage + usage
+    request, first_ms = question.request, end.first_piece_ms
+    spoken_ms = end.total_ms - (first_ms or 0.0)
+    return events.ModelCall(
+        name=question.name,
+        section=question.section,
+        model=request.model,
+        model_served=end.model_served,
+        parameters=dict(request.parameters),
+        prompt_digest=digest([dict(message) for message in request.messages]),
+        finish=end.finish,
+        usage=usage,
+        first_piece_ms=round(first_ms) if first_ms is not None else None,
+        per_piece_ms=round(spoken_ms / end.pieces, 2) if end.pieces else None,
+        pieces=end.pieces,
+        request_id=end.request_id,
+        **{**call.closing(), "attempt": attempt.number},
+    )

@@ -1,0 +1,275 @@
+"""One owner's work on one run: what all of its branches share, and the one way in which their calls are closed."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from pydantic_core import from_json
+
+from eventstore.domain import events
+from eventstore.domain.record import Fact
+from eventstore.recorder import Entry, RunWriter
+from worker.branches import Branch, come_to_rest
+from worker.declare import Workflow
+from worker.history import History, Range
+from worker.llm.model import Model
+from worker.llm.retrying import RetryPolicy
+from worker.memo import Call, Memo
+from worker.speech import Attempt
+from worker.stops import Diverged, Halt, Misused, Site, Stop, StopReason
+
+CHARS_PER_TOKEN: Final = 4  # roughly, where a provider does not count; such usage is marked as an estimate
+
+# Code that never ends although it was told to. It is kept here, asleep at its next call, because a task that nobody
+# holds would be complained about whenever the garbage collector finds it.
+_LEFT_BEHIND: Final[set["asyncio.Task[Any] | None"]] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """Who answers a run's model calls, and how often a call is tried."""
+
+    model: Model
+    name: str
+    retries: RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Graces:
+    """How long code that was stopped may still take: to clean up, and to learn what an effect outside has come to."""
+
+    clean_up_s: float = 1.0
+    effect_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Something under way outside that cannot be undone."""
+
+    name: str
+    doing: "asyncio.Future[Any]"
+
+
+class Storing:
+    """A closing event on its way into the log, and from there into the run's memory."""
+
+    def __init__(
+        self,
+        work: "Work",
+        body: events.Closing,
+        said: Callable[[], Awaitable[Sequence[Range]]],
+        pieces: Callable[[], tuple[str, ...]],
+    ) -> None:
+        self.entry = work.writer.push(body)
+        self._work = work
+        self._body = body
+        self._said = said
+        self._pieces = pieces
+
+    async def learn(self) -> Fact:
+        """Wait until it is stored; from then on the memory answers for the call."""
+        await self._work.writer.stored(self.entry)
+        fact = fact_of(self.entry, self._body)
+        self._work.history.close(fact, self._pieces(), await self._said())
+        return fact
+
+    async def taken_back(self) -> None:
+        """What is on its way cannot be taken back; it is as well to know it."""
+        await self.learn()
+
+
+class Work:
+    """What the branches of a run share while one owner carries it."""
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        writer: RunWriter,
+        history: History,
+        provider: Provider,
+        clock_us: Callable[[], int],
+        *,
+        attempt: int,
+        graces: Graces | None = None,
+    ) -> None:
+        self.workflow = workflow
+        self.run_id = writer.run_id
+        self.attempt = attempt
+        self.writer = writer
+        self.history = history
+        self.memo = Memo(history, writer.run_id, workflow.code, workflow.version)
+        self.provider = provider
+        self.clock_us = clock_us
+        self.graces = graces or Graces()
+        self.root = Branch("", None, history.accepted.at_us)
+        self.usage = events.Usage()
+        self.model_closed_us: int | None = None
+        self.validated: dict[str, int] = {}
+        self.halt: Halt | None = None
+        self.halted = asyncio.Event()
+        self.abandoned = False
+        self.tasks: set[asyncio.Task[Any]] = set()  # besides the workflow's own: branches, and streams that are read
+        self.speaking: set[Attempt] = set()
+        self.effects: dict[str, Effect] = {}  # what is under way outside and cannot be undone, by key
+        self._told: dict[str, Entry] = {}
+
+    @property
+    def stopped(self) -> StopReason | None:
+        """Why the run was told to stop, if it was."""
+        return self.halt.reason if isinstance(self.halt, Stop) else None
+
+    def stop(self, reason: StopReason) -> None:
+        """From now on every call raises Stop, whatever the code caught before; what goes on outside is cut off."""
+        self.refuse(Stop(reason))
+        for task in [*self.tasks]:
+            task.cancel()
+
+    def refuse(self, halt: Halt) -> None:
+        """The run ends with this; the first one counts."""
+        self.halt = self.halt or halt
+        self.halted.set()
+
+    def look_back(self, end: str) -> None:
+        """The code has ended in this way: has it asked for all that the log has?"""
+        if self.halt is None:
+            try:
+                self.memo.look_back(end)
+            except Diverged as halt:
+                self.refuse(halt)
+                raise
+
+    def abandon(self) -> None:
+        """The code does not end: its next call never returns, so that it cannot keep this process busy."""
+        self.abandoned = True
+
+    def aborted(self) -> events.Usage:
+        """What the calls that were under way when the run stopped have cost, as far as we can tell."""
+        if not self.speaking:
+            return events.Usage()
+        chars = sum(len(attempt.text) for attempt in self.speaking)
+        return events.Usage(output_tokens=chars // CHARS_PER_TOKEN, source="estimated")
+
+    async def go_on(self, branch: Branch) -> None:
+        """Each call asks first whether it may."""
+        halt = self.halt or branch.halted()
+        if halt is None:
+            return
+        if self.abandoned:
+            _LEFT_BEHIND.add(asyncio.current_task())
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)  # code that calls again and again must leave the loop to others
+        raise halt.again()
+
+    @asynccontextmanager
+    async def calling(self, branch: Branch, kind: str, name: str, site: Site, *arguments: Any) -> AsyncIterator[Call]:
+        """One call from its name to its end."""
+        await self.go_on(branch)
+        try:
+            with branch.doing(name, site):
+                call = self.memo.call(branch, kind, name, site, *arguments)
+                if call.before is not None:
+                    branch.passed(call.before.seq, call.before.at_us)
+                yield call
+        except (Diverged, Misused) as halt:
+            self.refuse(halt)
+            raise
+
+    async def outside(self, branch: Branch) -> None:
+        """Wait until something may be begun outside: when the log has answered all that it can, in every branch."""
+        branch.at_edge = True
+        await come_to_rest(self.root)
+        await self.go_on(branch)
+
+    async def close(
+        self,
+        branch: Branch,
+        body: events.Closing,
+        *,
+        said: Callable[[], Awaitable[Sequence[Range]]] | None = None,
+        pieces: Callable[[], tuple[str, ...]] = tuple,
+    ) -> Fact:
+        """Store the event that closes a branch's call; returns when it is in the log."""
+        storing = Storing(self, body, said or _nothing, pieces)
+        branch.waits_for, branch.open = storing.entry, storing
+        fact = await storing.learn()
+        branch.open = None
+        branch.passed(fact.seq, fact.at_us)
+        return fact
+
+    async def intend(self, branch: Branch, body: events.Step) -> None:
+        """Store what is about to be done outside, before it is."""
+        entry = await self.writer.record(body)
+        self.history.learn(fact_of(entry, body))
+
+    async def retry(
+        self,
+        what: Literal["model", "step"],
+        key: str,
+        why: tuple[str, str],
+        dead: list[Range],
+        attempt: int,
+        *,
+        again: bool,
+        wait_s: float = 0.0,
+    ) -> Fact:
+        """Store that an attempt failed and what is dead with it; the memory forgets it as well."""
+        body = events.Retry(
+            what=what,
+            key=key,
+            reason=why[0],
+            message=why[1],
+            superseded=dead,
+            attempt=attempt,
+            next_attempt=attempt + 1 if again else None,
+            wait_s=round(wait_s, 3),
+        )
+        entry = await self.writer.record(body)
+        fact = fact_of(entry, body)
+        self.history.learn(fact)
+        return fact
+
+    def milestone(
+        self, branch: Branch, label: str, detail: str | None = None, done: int | None = None, of: int | None = None
+    ) -> None:
+        """Tell a milestone, once."""
+        index, milestone = self.workflow.milestone(label)
+        key, known = self.memo.milestone(branch, milestone.state)
+        if not known and key not in self._told:
+            self._told[key] = self.writer.push(
+                events.Progress(
+                    state=milestone.state,
+                    label=label,
+                    index=index,
+                    total=len(self.workflow.milestones),
+                    key=key,
+                    detail=detail,
+                    done=done,
+                    of=of,
+                )
+            )
+
+    async def learn_milestones(self) -> None:
+        """Where the milestones that were told on the way are: asked before anything is taken back."""
+        told, self._told = self._told, {}
+        for key, entry in told.items():
+            self.history.milestones[key] = (await self.writer.stored(entry)).seq or 0
+
+
+def look_at(task: "asyncio.Task[Any]") -> None:
+    """Look at how a task ended, so that nobody wonders where its exception went."""
+    if not task.cancelled():
+        task.exception()
+
+
+async def _nothing() -> Sequence[Range]:
+    return ()
+
+
+def fact_of(entry: Entry, body: events.Body) -> Fact:
+    """A stored event as whoever reads the log later meets it."""
+    assert entry.seq is not None
+    assert entry.recorded_us is not None
+    data = from_json(entry.frozen().body)
+    return Fact(entry.seq, body.type_, entry.recorded_us, data.get("attempt", 0), data)
