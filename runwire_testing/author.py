@@ -186,7 +186,7 @@ class AuthorRun:
 
     async def _carried(self, run_id: UUID, model: WatchedModel) -> Ended:
         async with asyncio.timeout(DEADLINE_S):
-            await self._bench.carry(run_id, model)
+            await self._bench.carry(run_id, model, known_as=self.run_id)
         return ended(await self._bench.facts(run_id))
 
     async def _all(

@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
 import orjson
 import uuid_utils.compat
+from pydantic import BaseModel
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -20,6 +21,7 @@ from eventstore.recorder import Recorder
 from runwire_testing.model import WatchedModel
 from worker.declare import Workflow
 from worker.llm.retrying import RetryPolicy
+from worker.run import Run
 from worker.runner import Bench, advance, read_facts
 from worker.settings import WorkerSettings
 
@@ -76,15 +78,18 @@ class Workbench:
         async with self.api.begin() as connection:
             return (await catalogue.open_run(connection, submission)).run_id
 
-    async def carry(self, run_id: UUID, model: WatchedModel) -> None:
-        """Be the run's worker until its end."""
+    async def carry(self, run_id: UUID, model: WatchedModel, *, known_as: UUID | None = None) -> None:
+        """Be the run's worker until its end. A copy goes by its original's id, as far as the workflow is told."""
+        known = self.workflows
+        if known_as is not None:
+            known = {name: _telling(workflow, known_as) for name, workflow in known.items()}
         bench = Bench(
             engine=self.worker,
             recorder=self.recorder,
             model=model,
             model_name="scripted-1",
             retries=AT_ONCE,
-            workflows=self.workflows,
+            workflows=known,
             settings=WorkerSettings(),
             lease_s=LEASE_S,
             owner="author-tests",
@@ -124,3 +129,11 @@ class Workbench:
             assert told.verdict == "ok", told.verdict
         async with self.worker.begin() as connection:
             await log.release(connection, run_id, claim.epoch)
+
+
+def _telling(workflow: Workflow, run_id: UUID) -> Workflow:
+    async def fn(run: Run, value: BaseModel) -> BaseModel:
+        run.run_id = run_id
+        return await workflow.fn(run, value)
+
+    return replace(workflow, fn=fn)

@@ -7,6 +7,7 @@ from eventstore.domain.record import Fact
 from eventstore.domain.run import RunState, fold
 
 CLOSING = frozenset({"step", "model_call", "tool_result", "finding", "validation"})
+ANY_ORDER = frozenset({"milestones", "findings", "tools"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,11 @@ def ended(facts: list[Fact]) -> Ended:
 
 
 def difference(expected: Ended, found: Ended) -> str | None:
-    """The first thing in which two ends are not the same."""
+    """The first thing in which two ends differ. What branches did beside each other has no order of its own."""
     for name in ("error", "status", "result", "partial", "milestones", "sections", "findings", "tools", "checks"):
         before, now = getattr(expected, name), getattr(found, name)
+        if name in ANY_ORDER:
+            before, now = sorted(before, key=repr), sorted(now, key=repr)
         if before != now:
             return f"{name} was {before!r} and is {now!r}"
     return None

@@ -91,6 +91,7 @@ AGAIN = """notes.append(note)
 SOMETIMES = """if next(DICE) % 2:  # runwire: ok - the kit must see what the lint was told to ignore
         await run.step("roll", roll)
     await run.milestone("Summing up")"""
+BY_ITS_ID = 'prompts.summary(f"{given.title} of {run.run_id}", notes)'
 ONCE_MORE = """if next(DICE) % 2:  # runwire: ok - the kit must see what the lint was told to ignore
         await run.milestone("Checking")
     await run.milestone("Checking")"""
@@ -141,6 +142,13 @@ async def test_a_workflow_that_does_not_repeat_itself_is_seen_when_its_worker_di
     with pytest.raises(AssertionError, match=r"triage, killed when event \d+ \(finding\) was stored: findings was"):
         await run.same_fold_when_killed_after_every_append()
     author.forget()
+
+
+@pytest.mark.parametrize("author_folders", [[("prompts.summary(given.title, notes)", BY_ITS_ID)]], indirect=True)
+async def test_a_copy_goes_by_the_id_of_its_original(author: Author) -> None:
+    run = await author.start("triage")
+    assert str(run.run_id) in (await run.end()).result["summary"]
+    await run.same_fold_when_killed_after_every_append(every=5)
 
 
 async def test_a_prompt_that_no_script_answers_is_told_and_asked_of_nobody(author: Author) -> None:
