@@ -33,7 +33,7 @@ async def test_a_run_is_stopped_and_its_partial_result_is_at_hand(author: Author
     await run.cancel("seen enough")
     ended = await run.end()
     assert (ended.status, ended.result) == ("cancelled", None)
-    assert [found["clause"] for found in ended.partial["findings"]] == ["1", "2"]
+    assert sorted(found["clause"] for found in ended.partial["findings"]) == ["1", "2"]
 
 
 async def test_what_a_test_lets_the_model_say_comes_before_its_scripts(author: Author) -> None:
@@ -120,7 +120,7 @@ def author_folders(request: pytest.FixtureRequest, tmp_path: Path) -> list[Path]
 @pytest.mark.parametrize(
     ("author_folders", "said"),
     [
-        ([("notes.append(note)", AGAIN)], "replayed from its own log: findings was"),
+        ([("notes.append(note)", AGAIN)], "replayed from its own log: (findings was|error was None)"),
         (
             [('await run.milestone("Summing up")', SOMETIMES)],
             "its own log: error was None and is 'diverged'",
@@ -139,7 +139,9 @@ async def test_a_workflow_that_does_not_repeat_itself_is_seen_by_the_replay(auth
 @pytest.mark.parametrize("author_folders", [[("notes.append(note)", AGAIN)]], indirect=True)
 async def test_a_workflow_that_does_not_repeat_itself_is_seen_when_its_worker_dies(author: Author) -> None:
     run = await author.start("triage")
-    with pytest.raises(AssertionError, match=r"triage, killed when event \d+ \(finding\) was stored: findings was"):
+    with pytest.raises(
+        AssertionError, match=r"triage, killed when event \d+ \(finding\) was stored: (findings|error) was"
+    ):
         await run.same_fold_when_killed_after_every_append()
     author.forget()
 
