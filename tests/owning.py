@@ -32,7 +32,7 @@ class Owner:
                 await task
 
 
-def new_owner(engine: AsyncEngine, redis: Redis, model: Any, **settings: float) -> Owner:
+def new_owner(engine: AsyncEngine, redis: Redis, model: Any, settings: WorkerSettings | None = None) -> Owner:
     """A process that carries runs on this database."""
     recorder = Recorder(engine, redis, lease_s=600, heartbeat_s=1, clock_us=clock_us)
     bench = Bench(
@@ -42,7 +42,7 @@ def new_owner(engine: AsyncEngine, redis: Redis, model: Any, **settings: float) 
         model_name="scripted-1",
         retries=RetryPolicy(),
         workflows=WORKFLOWS,
-        settings=WorkerSettings(**settings),
+        settings=settings or WorkerSettings(),
         lease_s=600,
         owner="test",
         clock_us=clock_us,

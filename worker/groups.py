@@ -154,11 +154,9 @@ class Group:
 
     async def _first_failure(self) -> Exception:
         """Let all that the log can answer be answered, then look who failed first."""
-        history = self._work.history
-        while self._next < len(self._jobs):
-            path = self._jobs[self._next].path
-            if not any(is_within(key, path) for key in history.closed):
-                break
+        closed = self._work.history.closed
+        known = [n for n, job in enumerate(self._jobs) if any(is_within(key, job.path) for key in closed)]
+        while self._next <= max(known, default=-1):
             self._start()
         while True:
             await come_to_rest(*self.branches())
@@ -187,15 +185,13 @@ class Group:
         return self._living
 
     async def _close_open(self, stopped: Sequence[Child]) -> None:
-        """Say of each call that was under way that no attempt follows, and that nobody need come here again."""
+        """Say of each call that was under way that no attempt follows."""
         for child in stopped:
             for branch in [*child.branch.all_below()]:
                 for reading in branch.readings:
                     await reading.taken_back()
                 if branch.open is not None:
                     await branch.open.taken_back()
-        for job in self._jobs:
-            self._work.memo.leave(job.path)
 
 
 async def live(work: Work, branch: Branch, code: Callable[[Branch], Awaitable[T]]) -> T:

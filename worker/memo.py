@@ -14,7 +14,7 @@ import structlog
 from eventstore.domain.record import Fact
 from worker.branches import Branch
 from worker.digests import digest
-from worker.history import Closed, History, branch_of, is_within
+from worker.history import Closed, History, branch_of
 from worker.stops import Diverged, Misused, Site
 
 KEY_CHARS_MAX: Final = 300
@@ -90,10 +90,6 @@ class Memo:
     def pieces(self, key: str) -> tuple[str, ...]:
         """What a closed call said, piece by piece as the log has it."""
         return self.history.closed[key].pieces
-
-    def leave(self, path: str) -> None:
-        """A branch and all below it was stopped on the way: what it did not reach again, it need not."""
-        self._reached.update(key for key in self.history.closed if is_within(key, path))
 
     def look_back(self, end: str) -> None:
         """The code has ended: raises Diverged when the log holds calls that it never asked for."""

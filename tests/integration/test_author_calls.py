@@ -20,6 +20,7 @@ from tests.writing import new_tenant
 from worker.registry import WORKFLOWS
 from worker.run import Run
 from worker.runner import advance
+from worker.settings import WorkerSettings
 
 
 def ask(question: str) -> list[dict[str, Any]]:
@@ -44,7 +45,7 @@ class Stage:
         return await self.runs.submit("story", {})
 
     def own(self, run_id: UUID, handover: asyncio.Event | None = None) -> "asyncio.Task[None]":
-        owner = new_owner(self._engine, self._redis, self.model, grace_s=0.2, effect_grace_s=0.2)
+        owner = new_owner(self._engine, self._redis, self.model, WorkerSettings(grace_s=0.2, effect_grace_s=0.2))
         task = asyncio.create_task(advance(owner.bench, run_id, handover or asyncio.Event()))
         self._owners.append((owner, task))
         return task

@@ -160,6 +160,40 @@ async def test_the_first_failure_by_the_log_stops_the_others_and_closes_what_the
     assert not carried.state.sections, "the text of the branch that was stopped lives on"
 
 
+async def test_all_that_the_log_has_of_a_group_that_failed_is_asked_for_again() -> None:
+    """The second branch had said nothing when the first one failed, the third one had: it is begun again as well."""
+    never, closed = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> None:
+        await never.wait()
+
+    async def fail_last() -> None:
+        await closed.wait()
+        await fail("a")
+
+    async def story(run: Run, _: Nothing) -> Nothing:
+        async def look(run: Run, word: str) -> None:
+            if word == "a":
+                await run.step("fail", fail_last)
+            if word == "b":
+                await run.step("hang", hang)
+            await run.step("look", same, word)
+            closed.set()
+            await run.step("hang", hang)
+
+        try:
+            await run.each("abc", look, key=str)
+        except WorkflowFailed as fault:
+            await run.step("caught", same, fault.code)
+        return await ends(run, "")
+
+    carried = Carried(declared(story))
+    await carried.carry(die_at=5)  # accepted, started, c/look, a/fail, caught
+    assert carried.closed() == ["c/look#1", "a/fail#1", "caught#1"]
+    assert await carried.carry(workflow=declared(story, parallel=2)) is None
+    assert carried.closed() == ["c/look#1", "a/fail#1", "caught#1", "validate#1"]
+
+
 async def test_collected_failures_stand_where_the_values_would() -> None:
     async def story(run: Run, _: Nothing) -> Nothing:
         async def look(run: Run, word: str) -> str:
