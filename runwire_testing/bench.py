@@ -133,7 +133,7 @@ class Workbench:
 
 def _telling(workflow: Workflow, run_id: UUID) -> Workflow:
     async def fn(run: Run, value: BaseModel) -> BaseModel:
-        run.run_id = run_id
+        run._work.run_id = run_id  # what run.uuid and run.random are made from
         return await workflow.fn(run, value)
 
     return replace(workflow, fn=fn)

@@ -139,9 +139,7 @@ async def test_a_workflow_that_does_not_repeat_itself_is_seen_by_the_replay(auth
 @pytest.mark.parametrize("author_folders", [[("notes.append(note)", AGAIN)]], indirect=True)
 async def test_a_workflow_that_does_not_repeat_itself_is_seen_when_its_worker_dies(author: Author) -> None:
     run = await author.start("triage")
-    with pytest.raises(
-        AssertionError, match=r"killed when event \d+ \(finding\) was stored: (findings|error) was"
-    ):
+    with pytest.raises(AssertionError, match=r"killed when event \d+ \(finding\) was stored: (findings|error) was"):
         await run.same_fold_when_killed_after_every_append()
     author.forget()
 
