@@ -50,9 +50,14 @@ async def test_an_answer_that_is_cut_off_leaves_a_retry_and_no_dead_text(author:
     assert ended.sections["comments"] == ended.result["comments"]
 
 
-async def test_no_key_leads_to_a_provider(author: Author, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A provider in the environment, which nobody answers for."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-never-used")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+
+
+async def test_no_key_leads_to_a_provider(a_key: None, author: Author) -> None:
     assert (await (await author.start("contract_review", SHORT)).end()).status == "completed"
 
 
