@@ -133,7 +133,7 @@ class Workbench:
 
 def _telling(workflow: Workflow, run_id: UUID) -> Workflow:
     async def fn(run: Run, value: BaseModel) -> BaseModel:
-        run._work.run_id = run_id  # what it derives from its name comes out as in the original
+        run._work.run_id = run_id  # what run.uuid and run.random are made from
         return await workflow.fn(run, value)
 
     return replace(workflow, fn=fn)

@@ -53,7 +53,8 @@ async def author(author_servers: Endpoints, author_folders: list[Path]) -> Async
     scripts = load_rules([*author_folders, Path(ours.__file__).parent])
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(ScriptedServer(pace=Pace(0)))
-        chat = create_chat_model(ModelSettings.model_validate({"RUNWIRE_SCRIPTED_URL": server.url}))
+        # Not read from the environment, where a provider's key may stand: defaults, and the scripted server's address.
+        chat = create_chat_model(ModelSettings.model_construct(scripted_url=server.url))
         stack.push_async_callback(chat.aclose)
         bench = await _bench(stack, author_servers, known)
         made = Author(bench, ScriptedModel(server, scripts), chat)

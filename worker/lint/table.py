@@ -6,10 +6,9 @@ from typing import Final
 
 from worker.lint.finding import Rule
 
-IN_A_STEP: Final = 'do it in a step, whose output is kept: await run.step("name", function, ...)'
 IN_A_TOOL: Final = 'do it in a step or a tool, whose output is kept: await run.step("name", function, ...)'
 IN_THE_INPUT: Final = "let the caller say it in the input, or read it in a step"
-ONE_BY_ONE: Final = "make the calls one after the other; tasks take turns differently each time"
+BESIDE: Final = "use run.gather or run.each for what may go on beside each other"
 
 
 def words(text: str) -> frozenset[str]:
@@ -26,16 +25,16 @@ class Ban:
     instead: str
 
 
-CLOCK: Final = Ban("clock", "reads a clock, which says something else when the run is resumed", IN_A_STEP)
-CHANCE: Final = Ban("chance", "gives something else each time, also when the run is resumed", IN_A_STEP)
+CLOCK: Final = Ban("clock", "reads a clock, which says something else when the run is resumed", "use run.now()")
+CHANCE: Final = Ban(
+    "chance", "gives something else each time, also when the run is resumed", "use run.random(name) or run.uuid(name)"
+)
 PROCESS: Final = Ban("chance", "differs from process to process", "use a field of the value, or hashlib")
 ENVIRONMENT: Final = Ban("environment", "differs from worker to worker", IN_THE_INPUT)
 OUTSIDE: Final = Ban("outside", "reaches outside the run, where things change until it is resumed", IN_A_TOOL)
-TASKS: Final = Ban("tasks", "schedules on its own, which the log cannot repeat", ONE_BY_ONE)
+TASKS: Final = Ban("tasks", "schedules on its own, which the log cannot repeat", BESIDE)
 WAITING: Final = Ban("tasks", "waits outside the log, again after each resume", "wait in a step: its end is kept")
-BOUNDING: Final = Ban(
-    "tasks", "cuts a call off by a clock", "limits.run_s bounds a run, timeout_s of @tool bounds one question"
-)
+BOUNDING: Final = Ban("tasks", "cuts a call off by a clock", "limits.run_s bounds a run, timeout_s a step or a tool")
 THREAD: Final = Ban("tasks", "leaves the run's order", "run.step runs a plain function in a thread by itself")
 
 _CLOCKS = "time datetime.datetime.now datetime.datetime.utcnow datetime.datetime.today datetime.date.today"
