@@ -27,7 +27,7 @@ from eventstore.settings import StoreSettings
 from worker import actors
 from worker.broker import HintBroker
 from worker.host import Host
-from worker.llm.chat import create_chat_model
+from worker.llm.provider import create_model
 from worker.llm.retrying import RetryPolicy
 from worker.llm.settings import ModelSettings
 from worker.metrics import WorkerMetrics
@@ -82,7 +82,7 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         stack.push_async_callback(engine.dispose)
         redis = wakeups.connect(redis_url)
         stack.push_async_callback(redis.aclose)
-        model = create_chat_model(models)
+        model = create_model(models)
         stack.push_async_callback(model.aclose)
         handoff = Handoff(redis_url, redis)
         stack.callback(handoff.close)

@@ -11,12 +11,14 @@ from collections.abc import Generator
 from itertools import chain
 from typing import Any, Final
 
+from eventstore.domain.events import Usage
 from eventstore.recorder import Entry
 from worker.branches import Branch, Broken
 from worker.history import REWOUND, Range, joined
 from worker.llm.model import ModelEnd, ModelFault
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Call
+from worker.provenance import dead_usage, estimated
 from worker.speaking import STOPPED, Question, Spoken, asking, finished, model_call, recalled, say_all
 from worker.speech import Attempt, Shape, listen
 from worker.stops import Misused, Rewind
@@ -76,7 +78,7 @@ class Stream:
     async def _listen(self) -> None:
         work = self._work
         try:
-            end = await listen(work.provider.model, self._question.request, self._attempt)
+            end = await listen(work.provider.model, self._question.request, self._attempt, self._question.guard)
         finally:
             work.model_closed_us = work.clock_us()
         await self._close(end)
@@ -152,7 +154,8 @@ class Stream:
         dead = await self.break_off()
         if dead:
             dead = joined([*dead, *self._work.history.made_under(self.key, dead)])
-            await self._work.retry("model", self.key, STOPPED, dead, self._attempt.number, again=False)
+            usage = estimated(self._attempt.heard)
+            await self._work.retry("model", self.key, STOPPED, dead, self._attempt.number, again=False, usage=usage)
 
     async def rewound(self, broken: Broken, later: list[Range]) -> None:
         """Take back the attempt, all that was made under it, and what streams that were opened later had said."""
@@ -162,9 +165,17 @@ class Stream:
         retry, number, dead = self._work.retry, self._attempt.number, [*own, *later]
         dead = joined([*dead, *self._work.history.made_under(self.key, own)])
         if broken.reading is self:
-            await retry("model", self.key, broken.why, dead, number, again=broken.again, wait_s=broken.wait_s)
+            why, again, wait_s = broken.why, broken.again, broken.wait_s
+            await retry("model", self.key, why, dead, number, again=again, wait_s=wait_s, usage=self._cost())
         elif dead:
-            await retry("model", self.key, WITH_IT, dead, number, again=True)
+            await retry("model", self.key, WITH_IT, dead, number, again=True, usage=self._cost())
+
+    def _cost(self) -> Usage | None:
+        """What the attempt that is given up has cost."""
+        fault = None if self._task.cancelled() else self._task.exception()
+        if isinstance(fault, ModelFault):
+            return dead_usage(fault, self._attempt.heard)
+        return estimated(self._attempt.heard) if self._attempt.heard else None
 
 
 async def mend(work: Work, branch: Branch) -> None:

@@ -14,6 +14,7 @@ whatever else it looked at may have changed.
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from random import Random
@@ -30,6 +31,7 @@ from worker.branches import Branch
 from worker.declare import Check, Tool, Workflow
 from worker.digests import digest, plain
 from worker.groups import Code, Group, jobs_of, with_attempts
+from worker.holding import Hold, Redaction, guard_of
 from worker.llm.model import ModelRequest
 from worker.reading import Prompted
 from worker.speaking import Question, Spoken, attempts, say_all
@@ -151,12 +153,16 @@ class Run:
         section: str,
         shape: Shape = "text",
         parameters: Mapping[str, Any] | None = None,
+        hold: Hold | None = None,
+        redact: Sequence[Redaction] = (),
     ) -> Prompted:
         """Let a model speak into a section of the draft: await all of it, or read its `text()` while it comes.
 
+        Text goes on only after `hold` lets it and without what `redact` matches: to the log and to the caller alike.
         A broken attempt is retried and its text is dead. Where it was read, the branch runs again as well.
         """
-        return Prompted(self._work, self._branch, self._question(name, messages, section, shape, parameters, caller()))
+        question = self._question(name, messages, section, shape, parameters, caller())
+        return Prompted(self._work, self._branch, replace(question, guard=guard_of(hold, redact)))
 
     def _question(
         self,

@@ -9,12 +9,14 @@ from eventstore.domain import events
 from worker.branches import Branch
 from worker.digests import digest
 from worker.history import SIBLING
+from worker.holding import Guard
 from worker.llm.model import ModelEnd, ModelFault, ModelRequest
 from worker.llm.retrying import FailedAttempt, with_retries
 from worker.memo import Call
+from worker.provenance import dead_usage, estimated, provenance, usage_of
 from worker.speech import Attempt, Shape, listen
 from worker.stops import Site, WorkflowFailed
-from worker.work import CHARS_PER_TOKEN, Work
+from worker.work import Work
 
 T = TypeVar("T")
 
@@ -24,7 +26,9 @@ FINISH_MESSAGES: Final[Mapping[str, str]] = {
     "refused": "The model declined to answer.",
 }
 # Faults that another run may not meet; a failure is read from the log, which tells its code only.
-WORTH_ANOTHER_RUN: Final = frozenset({"connection", "timeout", "provider_busy", "stream_incomplete", "malformed"})
+WORTH_ANOTHER_RUN: Final = frozenset(
+    {"connection", "timeout", "provider_busy", "stream_incomplete", "malformed", "unknown_finish"}
+)
 STOPPED: Final = (SIBLING, "Another part of the run failed; this one was stopped.")
 
 
@@ -45,6 +49,7 @@ class Question:
     section: str
     shape: Shape
     site: Site
+    guard: Guard | None = None
 
 
 def asking(work: Work, branch: Branch, question: Question) -> AbstractAsyncContextManager[Call]:
@@ -76,7 +81,7 @@ async def say_all(work: Work, branch: Branch, question: Question) -> Spoken:
 
         async def speak(attempt: Attempt) -> Spoken:
             try:
-                end = await listen(work.provider.model, question.request, attempt)
+                end = await listen(work.provider.model, question.request, attempt, question.guard)
             finally:
                 work.model_closed_us = work.clock_us()
             body = model_call(work, call, attempt, question, end)
@@ -98,7 +103,8 @@ class Speaking:
         """No attempt follows."""
         dead = await self._attempt.said()
         if dead:
-            await self._work.retry("model", self._key, STOPPED, dead, self._attempt.number, again=False)
+            usage = estimated(self._attempt.heard)
+            await self._work.retry("model", self._key, STOPPED, dead, self._attempt.number, again=False, usage=usage)
 
 
 async def attempts(
@@ -125,7 +131,10 @@ async def attempts(
         dead = await speaking.said()
         more = told.next_attempt is not None
         why = (told.fault.code, told.fault.message_safe)
-        fact = await work.retry("model", call.key, why, dead, speaking.number, again=more, wait_s=told.wait_s)
+        usage = dead_usage(told.fault, speaking.heard)
+        fact = await work.retry(
+            "model", call.key, why, dead, speaking.number, again=more, wait_s=told.wait_s, usage=usage
+        )
         branch.open = None
         branch.passed(fact.seq, fact.at_us)
 
@@ -143,20 +152,9 @@ def finished(said: Spoken) -> Spoken:
     return said
 
 
-def usage_of(end: ModelEnd, text: str) -> events.Usage:
-    if end.usage is None:
-        return events.Usage(output_tokens=max(1, len(text) // CHARS_PER_TOKEN), source="estimated")
-    return events.Usage(
-        input_tokens=end.usage.input_tokens,
-        output_tokens=end.usage.output_tokens,
-        reasoning_tokens=end.usage.reasoning_tokens,
-        source="provider",
-    )
-
-
 def model_call(work: Work, call: Call, attempt: Attempt, question: Question, end: ModelEnd) -> events.ModelCall:
     """How a call ended, and what it has cost; the run has spent that from here on."""
-    usage = usage_of(end, attempt.text)
+    usage = usage_of(end, attempt.heard)
     work.usage = work.usage + usage
     request, first_ms = question.request, end.first_piece_ms
     spoken_ms = end.total_ms - (first_ms or 0.0)
@@ -173,5 +171,6 @@ def model_call(work: Work, call: Call, attempt: Attempt, question: Question, end
         per_piece_ms=round(spoken_ms / end.pieces, 2) if end.pieces else None,
         pieces=end.pieces,
         request_id=end.request_id,
+        **provenance(request, end, attempt.text),
         **{**call.closing(), "attempt": attempt.number},
     )

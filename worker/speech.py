@@ -1,13 +1,14 @@
 """Draft text on its way into the log: every piece of one attempt, and what is dead if the attempt fails."""
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import Literal
 
 from eventstore.domain import events
 from eventstore.domain.intake import clean_text
 from eventstore.recorder import Entry, RunWriter
+from worker.holding import Guard
 from worker.llm.model import Model as Speaker
 from worker.llm.model import ModelEnd, ModelFault, ModelRequest, ReasoningPiece, TextPiece
 
@@ -23,6 +24,7 @@ class Attempt:
         self._section = section
         self._shape: Shape = shape
         self.number = number
+        self.heard = 0  # characters that the model has said, thinking and what is held back included: they are paid for
         self._ranges: list[tuple[int, int]] = []  # where the stored pieces are
         self._waiting: deque[Entry] = deque()
         self._texts: list[str] = []
@@ -32,8 +34,8 @@ class Attempt:
         """What this attempt has said so far."""
         return "".join(self._texts)
 
-    async def say(self, text: str) -> None:
-        """One piece of draft text."""
+    async def say(self, text: str) -> str:
+        """One piece of draft text; gives it as it is stored."""
         text = clean_text(text)
         self._texts.append(text)
 
@@ -43,6 +45,7 @@ class Attempt:
             )
 
         self._keep(await self._writer.push_piece(("token", self._key, str(self.number)), text, body))
+        return text
 
     async def think(self, text: str) -> None:
         """One piece of the model's thinking."""
@@ -75,18 +78,59 @@ class Attempt:
         return list(self._ranges)
 
 
-async def listen(speaker: Speaker, request: ModelRequest, attempt: Attempt) -> ModelEnd:
-    """Read a model's stream into the log. Leaving early, by a stop above all, closes the model's connection."""
-    pieces: AsyncGenerator[object, None] = speaker.stream(request)
-    async with aclosing(pieces):
-        async for piece in pieces:
-            if isinstance(piece, TextPiece):
-                await attempt.say(piece.text)
-            elif isinstance(piece, ReasoningPiece):
-                await attempt.think(piece.text)
-            elif isinstance(piece, ModelEnd):
-                return piece
-    raise ModelFault("stream_incomplete", "The model's answer ended without saying why.", retryable=True)
+class Speech:
+    """A model's answer on its way into the log. What its reader gets is what the log gets, in the same words."""
+
+    def __init__(self, speaker: Speaker, request: ModelRequest, attempt: Attempt, guard: Guard | None = None) -> None:
+        self.end: ModelEnd | None = None
+        self._speaker = speaker
+        self._request = request
+        self._attempt = attempt
+        self._guard = guard
+
+    async def texts(self) -> AsyncGenerator[str, None]:
+        """Give each piece of text once it is on its way. Leaving early, by a stop above all, closes the connection.
+
+        What is held back when the answer ends in any other way than well was never said: nobody gets it.
+        """
+        guard, attempt = self._guard, self._attempt
+        answer = guard.holder() if guard else None
+        thinking = guard.holder() if guard else None
+        pieces: AsyncGenerator[object, None] = self._speaker.stream(self._request)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if isinstance(piece, TextPiece):
+                    attempt.heard += len(piece.text)
+                    if thinking is not None and thinking.holds:
+                        await self._think(thinking.close())
+                    for text in answer.feed(piece.text) if answer else (piece.text,):
+                        yield await attempt.say(text)
+                elif isinstance(piece, ReasoningPiece):
+                    attempt.heard += len(piece.text)
+                    await self._think(thinking.feed(piece.text) if thinking else (piece.text,))
+                elif isinstance(piece, ModelEnd):
+                    self.end = piece
+                    break
+        if self.end is None:
+            raise ModelFault("stream_incomplete", "The model's answer ended without saying why.", retryable=True)
+        if answer is not None and thinking is not None and self.end.finish in {"stop", "tool_calls"}:
+            await self._think(thinking.close())
+            for text in answer.close():
+                yield await attempt.say(text)
+
+    async def _think(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            await self._attempt.think(text)
+
+
+async def listen(speaker: Speaker, request: ModelRequest, attempt: Attempt, guard: Guard | None = None) -> ModelEnd:
+    """Read a model's stream into the log to its end."""
+    speech = Speech(speaker, request, attempt, guard)
+    async with aclosing(speech.texts()) as texts:
+        async for _ in texts:
+            pass
+    assert speech.end is not None
+    return speech.end
 
 
 async def recite(source: AsyncIterator[str], attempt: Attempt) -> None:

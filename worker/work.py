@@ -17,10 +17,9 @@ from worker.history import History, Range
 from worker.llm.model import Model
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Call, Memo
+from worker.provenance import estimated
 from worker.speech import Attempt
 from worker.stops import Diverged, Halt, Misused, Site, Stop, StopReason
-
-CHARS_PER_TOKEN: Final = 4  # roughly, where a provider does not count; such usage is marked as an estimate
 
 # Code that never ends although it was told to. It is kept here, asleep at its next call, because a task that nobody
 # holds would be complained about whenever the garbage collector finds it.
@@ -146,10 +145,8 @@ class Work:
 
     def aborted(self) -> events.Usage:
         """What the calls that were under way when the run stopped have cost, as far as we can tell."""
-        if not self.speaking:
-            return events.Usage()
-        chars = sum(len(attempt.text) for attempt in self.speaking)
-        return events.Usage(output_tokens=chars // CHARS_PER_TOKEN, source="estimated")
+        heard = sum(attempt.heard for attempt in self.speaking)
+        return estimated(heard) if heard else events.Usage()
 
     async def go_on(self, branch: Branch) -> None:
         """Each call asks first whether it may."""
@@ -213,8 +210,10 @@ class Work:
         *,
         again: bool,
         wait_s: float = 0.0,
+        usage: events.Usage | None = None,
     ) -> Fact:
-        """Store that an attempt failed and what is dead with it; the memory forgets it as well."""
+        """Store that an attempt failed, what is dead with it and what it cost; the memory forgets it as well."""
+        self.usage = self.usage + (usage or events.Usage())
         body = events.Retry(
             what=what,
             key=key,
@@ -224,6 +223,7 @@ class Work:
             attempt=attempt,
             next_attempt=attempt + 1 if again else None,
             wait_s=round(wait_s, 3),
+            usage=usage,
         )
         entry = await self.writer.record(body)
         fact = fact_of(entry, body)

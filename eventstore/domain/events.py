@@ -196,6 +196,12 @@ class ModelCall(Closing):
     per_piece_ms: float | None = None
     pieces: int
     request_id: str | None = None
+    host: str | None = None
+    system_fingerprint: str | None = None
+    finish_raw: str | None = None
+    message_digests: list[str] | None = None
+    tools_digest: str | None = None
+    output_digest: str | None = None
 
 
 class Retry(Body):
@@ -208,6 +214,7 @@ class Retry(Body):
     attempt: int
     next_attempt: int | None = None
     wait_s: float = 0.0
+    usage: Usage | None = None
 
 
 class CheckOutcome(BaseModel):

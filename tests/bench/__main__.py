@@ -5,13 +5,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import append, delivery, first_event, seal, start
+from tests.bench import append, delivery, first_event, model_stream, seal, start
 
 BENCHMARKS = {
     "start": start.main,
     "first-event": first_event.main,
     "delivery": delivery.main,
     "append": append.main,
+    "model-stream": model_stream.main,
     "seal": seal.main,
 }
 

@@ -1,6 +1,9 @@
 """A body cannot change its shape under the same version: the golden events do not let it pass."""
 
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import or_
+from types import UnionType
 from typing import Any, get_args, get_origin
 
 import pytest
@@ -56,6 +59,8 @@ def rebuilt(model: type[BaseModel], part: type[BaseModel], name: str, change: Ch
     def inside(annotation: Any) -> Any:
         if get_origin(annotation) is list:
             return list[inside(get_args(annotation)[0])]  # type: ignore[misc]
+        if isinstance(annotation, UnionType):
+            return reduce(or_, map(inside, get_args(annotation)))
         if isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel):
             return rebuilt(annotation, part, name, change)
         return annotation

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker.llm.chunks import ChatDecoder, ChatReading
+from worker.llm.chunks import ChatDecoder
 from worker.llm.model import ModelFault, Piece, ReasoningPiece, TextPiece, ToolCallPiece, Usage
+from worker.llm.reading import Reading
 from worker.llm.sse import FRAME_BYTES_MAX, SseFrames
 
 Chunk = dict[str, Any]
@@ -89,7 +90,7 @@ def test_a_recorded_answer_gives_its_pieces_its_finish_and_its_usage() -> None:
 def test_any_cut_of_the_bytes_gives_the_same_pieces(cuts: list[int], line_end: bytes, bom: bool) -> None:
     body = (b"\xef\xbb\xbf" if bom else b"") + encoded(RECORDED, line_end)
     places = sorted({0, len(body), *(cut % len(body) for cut in cuts)})
-    reading = ChatReading()
+    reading = Reading(ChatDecoder())
     pieces = [piece for a, b in itertools.pairwise(places) for piece in reading.feed(body[a:b])]
     assert pieces == PIECES
     assert reading.done
@@ -98,14 +99,14 @@ def test_any_cut_of_the_bytes_gives_the_same_pieces(cuts: list[int], line_end: b
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
 def test_one_byte_at_a_time_gives_the_same_pieces(line_end: bytes) -> None:
-    reading = ChatReading()
+    reading = Reading(ChatDecoder())
     assert [piece for byte in encoded(RECORDED, line_end) for piece in reading.feed(bytes([byte]))] == PIECES
 
 
 @settings(deadline=None)
 @given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=20))
 def test_whatever_the_text_the_pieces_joined_are_the_text(texts: list[str]) -> None:
-    reading = ChatReading()
+    reading = Reading(ChatDecoder())
     pieces = list(reading.feed(encoded([*(chunk({"content": text}) for text in texts), chunk({}, "stop")])))
     assert "".join(piece.text for piece in pieces if isinstance(piece, TextPiece)) == "".join(texts)
     assert all(isinstance(piece, TextPiece) and piece.text for piece in pieces)
@@ -252,7 +253,7 @@ def test_a_chunk_of_the_wrong_shape_is_malformed(broken: Chunk) -> None:
 )
 def test_data_that_is_no_chunk_is_malformed_and_what_came_before_is_given(data: bytes) -> None:
     good = b"data: " + orjson.dumps(chunk({"content": "before"})) + b"\n\n"
-    stream = ChatReading().feed(good + b"data: " + data + b"\n\n")
+    stream = Reading(ChatDecoder()).feed(good + b"data: " + data + b"\n\n")
     assert next(stream) == TextPiece("before")
     with pytest.raises(ModelFault) as caught:
         next(stream)
@@ -274,6 +275,6 @@ def test_data_that_is_no_chunk_is_malformed_and_what_came_before_is_given(data: 
 )
 def test_an_error_frame_is_a_fault_in_our_words(frame: bytes, code: str, retryable: bool) -> None:
     with pytest.raises(ModelFault) as caught:
-        list(ChatReading().feed(frame + b"\n\n"))
+        list(Reading(ChatDecoder()).feed(frame + b"\n\n"))
     assert (caught.value.code, caught.value.retryable) == (code, retryable)
     assert "secret" not in str(caught.value)

@@ -168,3 +168,21 @@ async def test_a_caller_that_cannot_record_the_failure_is_heard_and_no_attempt_f
     with pytest.raises(ConnectionError):
         await with_retries(stage.operation, lost, policy=RetryPolicy(), sleep=stage.sleep)
     assert stage.happened == ["attempt 1"]
+
+
+def odd() -> ModelFault:
+    return ModelFault("unknown_finish", "odd", retryable=True, retries_max=1)
+
+
+async def test_a_fault_with_a_bound_of_its_own_is_not_tried_as_often_as_others() -> None:
+    last = odd()
+    stage = Stage(odd(), last, "never")
+    with pytest.raises(ModelFault) as caught:
+        await stage.play(RetryPolicy(attempts_max=5))
+    assert caught.value is last
+    assert [failed.next_attempt for failed in stage.failed] == [2, None]
+
+
+async def test_such_a_bound_counts_only_faults_of_its_own_kind() -> None:
+    stage = Stage(busy(), odd(), busy(), "done")
+    assert await stage.play(RetryPolicy(attempts_max=5)) == "done"

@@ -77,3 +77,10 @@ async def test_the_key_shows_up_in_no_words_about_the_settings_or_the_model(monk
     model = create_chat_model(settings)
     await model.aclose()
     assert "canary" not in f"{settings!r} {settings} {settings.endpoint()!r} {model!r} {settings.model_dump()}"
+
+
+def test_models_to_be_asked_over_responses_are_named_by_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNWIRE_RESPONSES_MODELS", " gpt-5*, o4-mini ,")
+    assert ModelSettings().responses_models == ("gpt-5*", "o4-mini")
+    monkeypatch.setenv("RUNWIRE_RESPONSES_MODELS", "")
+    assert ModelSettings().responses_models == ()

@@ -1,203 +1,50 @@
-"""The model over the OpenAI SDK: chat completions, streamed.
+"""The model over chat completions."""
 
-The SDK makes the request and keeps the connections; the body is decoded here. Its typed stream takes a clean early
-end for a finished answer, gives nothing at all for a JSON error with status 200, lets bare decoding errors through,
-and costs ten times as much per chunk.
-"""
-
-import asyncio
-import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
 
-import anyio
-import httpx2
 import openai
 
-from worker.llm.chunks import ChatReading
-from worker.llm.faults import fault_of_api_error, fault_of_transport, request_id_of
-from worker.llm.model import ModelEnd, ModelFault, ModelRequest, Piece
+from worker.llm.chunks import ChatDecoder
+from worker.llm.model import ModelRequest
+from worker.llm.reading import Decoder
 from worker.llm.settings import ModelSettings
-
-CONNECTIONS_MAX = 512
-CONNECT_S = 5.0
-WRITE_S = 10.0
-POOL_S = 5.0
-# After the finish reason the answer is whole. What may follow is usage, worth a short wait, and the end of the body,
-# which must be read for the connection to be used again.
-USAGE_WAIT_S = 5.0
-DRAIN_S = 0.1
-# Our own deadlines are exact; the transport's read time-out stands behind them.
-_BACKSTOP_S = 5.0
-# What can break while a body is read; the last two are not wrapped by every version of the transport.
-_BROKEN = (httpx2.RequestError, ssl.SSLError, anyio.EndOfStream)
+from worker.llm.streaming import StreamedModel, create_client
 
 
 def create_chat_model(settings: ModelSettings, *, clock: Callable[[], float] = time.monotonic) -> "ChatModel":
-    """Open the one client of a process. Whoever calls this closes it with `aclose`."""
-    endpoint = settings.endpoint()
-    read_s = max(settings.first_byte_s, settings.between_pieces_s) + _BACKSTOP_S
-    timeout = httpx2.Timeout(connect=CONNECT_S, read=read_s, write=WRITE_S, pool=POOL_S)
-    http_client = httpx2.AsyncClient(
-        base_url=endpoint.base_url,
-        timeout=timeout,
-        limits=httpx2.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX // 4),
-        # A redirect would post the prompt to an address that nobody configured.
-        follow_redirects=False,
-        # A proxy from the environment stands between us and the provider, never between us and this machine.
-        trust_env=urlsplit(endpoint.base_url).hostname not in {"localhost", "127.0.0.1", "::1"},
-    )
-    client = openai.AsyncOpenAI(
-        api_key=endpoint.api_key.get_secret_value(),
-        base_url=endpoint.base_url,
-        max_retries=0,  # retrying.py decides, and the log hears of each attempt
-        timeout=timeout,
-        http_client=http_client,
-    )
+    """A model with a client of its own, whatever API the settings name. Whoever calls this closes it with `aclose`."""
     return ChatModel(
-        client, first_byte_s=settings.first_byte_s, between_pieces_s=settings.between_pieces_s, clock=clock
+        create_client(settings),
+        first_byte_s=settings.first_byte_s,
+        between_pieces_s=settings.between_pieces_s,
+        accept_unfinished_calls=settings.accept_unfinished_calls,
+        continuous_usage=settings.continuous_usage,
+        clock=clock,
     )
 
 
-@dataclass(slots=True)
-class _Measured:
-    """Moments of one answer on the injected clock."""
+class ChatModel(StreamedModel):
+    """Chat completions: one choice, usage asked for."""
 
-    began: float
-    first_piece: float = 0.0
-    ended: float = 0.0
-    pieces: int = 0
-
-
-class ChatModel:
-    """Answers over HTTP. Holds connections only; every stream stands alone."""
-
-    def __init__(
-        self,
-        client: openai.AsyncOpenAI,
-        *,
-        first_byte_s: float,
-        between_pieces_s: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._client = client
-        self._first_byte_s = first_byte_s
-        self._between_pieces_s = between_pieces_s
-        self._clock = clock
+    def __init__(self, client: openai.AsyncOpenAI, *, continuous_usage: bool = False, **settings: Any) -> None:
+        super().__init__(client, **settings)
+        self._options: dict[str, Any] = {"include_usage": True}
+        if continuous_usage:
+            self._options["continuous_usage_stats"] = True
         # The SDK imports this part of itself when it is first touched: pay at the start, not in the first run.
         self._create: Callable[..., Any] = client.chat.completions.with_streaming_response.create
 
-    async def aclose(self) -> None:
-        """Close every connection."""
-        await self._client.close()
-
-    async def stream(self, request: ModelRequest) -> AsyncGenerator[Piece | ModelEnd, None]:
-        """Give the pieces of one answer, then its end. Raises ModelFault; never retries.
-
-        The deadline is renewed by data only: a server that sends comments to keep the connection open is not
-        answering. No time-out is open while a piece is with the reader, whose own time does not count.
-        """
-        loop = asyncio.get_running_loop()
-        measured = _Measured(began=self._clock())
-        reading = ChatReading()
-        async with AsyncExitStack() as stack:
-            deadline = loop.time() + self._first_byte_s
-            response = await self._open(stack, request, deadline)
-            request_id = request_id_of(response.headers)
-            body = await stack.enter_async_context(aclosing(response.iter_bytes()))
-            while not reading.done:
-                try:
-                    data = await _read(body, deadline)
-                    if data is None:
-                        break
-                    frames_before = reading.frames
-                    for piece in reading.feed(data):
-                        if measured.pieces == 0:
-                            measured.first_piece = self._clock()
-                        measured.pieces += 1
-                        yield piece
-                except ModelFault as fault:
-                    if reading.decoder.finish_raw is not None:
-                        break  # the answer is whole, only its usage is lost
-                    fault.request_id = request_id
-                    raise
-                if reading.frames > frames_before:
-                    finished = reading.decoder.finish_raw is not None
-                    deadline = loop.time() + (USAGE_WAIT_S if finished else self._between_pieces_s)
-            if reading.done:
-                await _drain(body, loop.time() + DRAIN_S)
-        measured.ended = self._clock()
-        yield _end(reading, measured, request_id)
-
-    async def _open(self, stack: AsyncExitStack, request: ModelRequest, deadline: float) -> Any:
-        """Send the request and return the response once its head says that a stream follows."""
-        call = self._create(
+    def _send(self, request: ModelRequest) -> Any:
+        return self._create(
             model=request.model,
             messages=list(request.messages),
             stream=True,
-            stream_options={"include_usage": True},
+            stream_options=self._options,
             tools=list(request.tools) if request.tools else openai.omit,
             extra_body=dict(request.parameters),
         )
-        try:
-            async with asyncio.timeout_at(deadline):
-                response = await stack.enter_async_context(call)
-        except openai.APIError as error:
-            raise fault_of_api_error(error) from None
-        except TimeoutError as error:
-            raise fault_of_transport(error) from None
-        content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type != "text/event-stream":
-            message = "The model server answered with something that is no stream."
-            raise ModelFault(
-                "malformed",
-                message,
-                retryable=True,
-                status=response.status_code,
-                request_id=request_id_of(response.headers),
-            )
-        return response
 
-
-async def _read(body: AsyncIterator[bytes], deadline: float) -> bytes | None:
-    """The next bytes, or None at the end."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await anext(body)
-    except StopAsyncIteration:
-        return None
-    except (TimeoutError, *_BROKEN) as error:
-        raise fault_of_transport(error) from None
-
-
-async def _drain(body: AsyncIterator[bytes], deadline: float) -> None:
-    """Read to the end of the body, but do not wait for it: closing an unread connection only costs the next one."""
-    try:
-        while await _read(body, deadline) is not None:
-            pass
-    except ModelFault:
-        return
-
-
-def _end(reading: ChatReading, measured: _Measured, request_id: str | None) -> ModelEnd:
-    """The end of an answer that said why it ended; any other is no end, whatever the SDK makes of it."""
-    decoder = reading.decoder
-    if decoder.finish is None or decoder.finish_raw is None:
-        message = "The model's answer ended before it was complete."
-        raise ModelFault("stream_incomplete", message, retryable=True, request_id=request_id)
-    return ModelEnd(
-        finish=decoder.finish,
-        finish_raw=decoder.finish_raw,
-        usage=decoder.usage,
-        model_served=decoder.model_served,
-        request_id=request_id,
-        system_fingerprint=decoder.system_fingerprint,
-        first_piece_ms=(measured.first_piece - measured.began) * 1000 if measured.pieces else None,
-        total_ms=(measured.ended - measured.began) * 1000,
-        pieces=measured.pieces,
-        refusal=decoder.refusal,
-    )
+    def _decoder(self) -> Decoder:
+        return ChatDecoder()

@@ -16,7 +16,16 @@ from worker.llm.model import ModelFault
 
 _NOT_ACCEPTED = "the request was not accepted"
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
-_FILTERED = frozenset({"content_filter", "content_policy_violation", "responsible_ai_policy_violation"})
+_FILTERED = frozenset(
+    {
+        "content_filter",
+        "content_policy_violation",
+        "responsible_ai_policy_violation",
+        "bio_policy",
+        "misalignment_policy_violation",
+        "image_content_policy_violation",
+    }
+)
 
 # Codes that a provider sends with a status that alone would invite another try, or in a frame without any status.
 _REFUSALS = {
@@ -26,6 +35,8 @@ _REFUSALS = {
     "model_not_found": "it does not serve this model",
     "context_length_exceeded": "the input is longer than the model can read",
     "invalid_request_error": _NOT_ACCEPTED,
+    "invalid_prompt": _NOT_ACCEPTED,
+    "data_residency_mismatch": "it may not process this request where it runs",
 }
 _STATUS_REASONS = {
     400: _NOT_ACCEPTED,

@@ -14,16 +14,24 @@ FaultCode = Literal[
     "provider_refused",  # another try will be refused as well: key, quota, model name, request
     "content_filter",  # refused for what it says
     "stream_incomplete",  # the answer ended without saying why
+    "unknown_finish",  # the answer ended for a reason that is not known here
     "malformed",  # not what a model server may send
 ]
 
 # Set by the call itself; a request that brings its own would change what the decoder relies on.
-_RESERVED_PARAMETERS = frozenset({"model", "messages", "tools", "stream", "stream_options", "n"})
+# `store` and the names after it would keep the conversation at the provider: the log is the memory.
+_RESERVED_PARAMETERS = frozenset(
+    {"model", "messages", "input", "tools", "stream", "stream_options", "n", "background"}
+    | {"store", "previous_response_id", "conversation"}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One question to a model. `parameters` are sent as they are (temperature, response_format and so on)."""
+    """One question to a model, in the words of chat completions whichever API carries it.
+
+    `parameters` are sent as they are (temperature, response_format and so on), or under the other API's names.
+    """
 
     model: str
     messages: tuple[Mapping[str, Any], ...]
@@ -81,9 +89,9 @@ class Usage:
 class ModelEnd:
     """The last thing of a stream that ended well.
 
-    `finish` is `stop`, `length`, `content_filter`, `tool_calls`, `refused` or a word that only the provider knows;
-    `finish_raw` is what the provider wrote. Tool calls are given only with `tool_calls`: a call that was cut short
-    by any other end never becomes a piece.
+    `finish` is `stop`, `length`, `content_filter`, `tool_calls` or `refused`, and no other word: an answer that ends
+    for a reason that is not known here is a fault. `finish_raw` is what the provider wrote. Tool calls are given only
+    with `tool_calls`: a call that was cut short by any other end never becomes a piece.
     """
 
     finish: str
@@ -96,6 +104,7 @@ class ModelEnd:
     total_ms: float
     pieces: int
     refusal: str | None = None
+    host: str | None = None
 
 
 class ModelFault(Exception):
@@ -110,6 +119,7 @@ class ModelFault(Exception):
         retry_after_s: float | None = None,
         status: int | None = None,
         request_id: str | None = None,
+        retries_max: int | None = None,
     ) -> None:
         super().__init__(f"{code}: {message_safe}")
         self.code: FaultCode = code
@@ -118,6 +128,8 @@ class ModelFault(Exception):
         self.retry_after_s = retry_after_s
         self.status = status
         self.request_id = request_id
+        self.retries_max = retries_max  # how often this code may be tried again, where that is less than in general
+        self.usage: Usage | None = None  # what the provider said that the failed answer had cost
 
 
 class Model(Protocol):

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -9,7 +10,7 @@ from typing import TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_exponential_jitter
 
-from worker.llm.model import ModelFault
+from worker.llm.model import FaultCode, ModelFault
 
 T = TypeVar("T")
 
@@ -52,18 +53,26 @@ async def with_retries(
     """
     began = clock()
     number = 0
+    met: Counter[FaultCode] = Counter()
 
     async def attempt() -> T:
         nonlocal number
         number += 1
-        return await operation(number)
+        try:
+            return await operation(number)
+        except ModelFault as fault:
+            met[fault.code] += 1
+            raise
 
     async def announce(state: RetryCallState) -> None:
         await on_failed(FailedAttempt(number, _fault(state), number + 1, state.upcoming_sleep))
 
     def no_more(state: RetryCallState) -> bool:
-        asked = _fault(state).retry_after_s
+        fault = _fault(state)
+        asked, own = fault.retry_after_s, fault.retries_max
         if number >= policy.attempts_max or (asked is not None and asked > policy.retry_after_max_s):
+            return True
+        if own is not None and met[fault.code] > own:
             return True
         return clock() - began + state.upcoming_sleep > policy.total_s
 

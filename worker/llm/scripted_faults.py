@@ -21,6 +21,9 @@ KINDS = (
     "malformed",  # a chunk of broken JSON
     "bad_utf8",  # a chunk that is no UTF-8
     "error_frame",  # an error object in the stream
+    "failed",  # the answer is given up: `response.failed`, or an error object where there is no such event
+    "no_finish",  # the stream says that it is over, but not why the answer ended
+    "talk_on",  # pieces after the finish reason, and usage after them
     "hang",  # no further byte
     "slow_first",  # `delay_s` before the first byte
     "garble",  # `replace` changes the said text
@@ -121,6 +124,7 @@ class Entry:
     rule: str
     prompt_digest: str
     fault: str | None
+    api: str
     opened_at: str
     opened_mono: float
     first_piece_at: str | None = None
@@ -149,9 +153,11 @@ class Journal:
         self._entries: deque[Entry] = deque(maxlen=JOURNAL_MAX)
         self._numbers = itertools.count(1)
 
-    def open(self, *, client: str, model: str, rule: str, prompt_digest: str, fault: str | None) -> Entry:
+    def open(
+        self, *, client: str, model: str, rule: str, prompt_digest: str, fault: str | None, api: str = "chat"
+    ) -> Entry:
         at, mono = _now()
-        entry = Entry(f"req_{next(self._numbers)}", client, model, rule, prompt_digest, fault, at, mono)
+        entry = Entry(f"req_{next(self._numbers)}", client, model, rule, prompt_digest, fault, api, at, mono)
         self._entries.append(entry)
         return entry
 

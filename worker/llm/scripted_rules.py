@@ -50,6 +50,7 @@ class Rule(_Closed):
     when: tuple[_Pattern, ...] = ()
     last_role: Literal["system", "developer", "user", "assistant", "tool"] | None = None
     reasoning: str = ""
+    refusal: str = ""
     say: str = ""
     for_each: _Pattern | None = None
     say_each: str = ""
@@ -73,6 +74,7 @@ class Answer:
     tool_calls: tuple[tuple[str, Mapping[str, Any]], ...]
     finish: str
     pieces_per_s: float | None
+    refusal: str = ""
 
 
 class ScriptError(ValueError):
@@ -156,7 +158,8 @@ def _speak(rule: Rule, prompt: str, names: Mapping[str, str]) -> Answer:
         text = _fill(text, names)
     calls = tuple((call.name, _fill_all(call.arguments, names)) for call in rule.tool_calls)
     finish = rule.finish or ("tool_calls" if calls else "stop")
-    return Answer(rule.name, _fill(rule.reasoning, names), text, calls, finish, rule.pieces_per_s)
+    refusal = _fill(rule.refusal, names)
+    return Answer(rule.name, _fill(rule.reasoning, names), text, calls, finish, rule.pieces_per_s, refusal)
 
 
 def _fill(template: str, names: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from worker.llm.scripted_chat import TRANSPORT, Pace, ScriptedChat
+from worker.llm.scripted_chat import RESPONSES_PATH, TRANSPORT, Pace, ScriptedChat
 from worker.llm.scripted_faults import Fault
 from worker.llm.scripted_rules import Rule
 
@@ -81,6 +81,7 @@ def scripted_app(chat: ScriptedChat) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route(RESPONSES_PATH, chat, methods=["POST"]),
             Route("/v1/models", models),
             Route("/scripted/faults", faults, methods=["GET", "POST", "DELETE"]),
             Route("/scripted/journal", journal, methods=["GET", "DELETE"]),

@@ -6,7 +6,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 OPENAI_URL = "https://api.openai.com/v1"
 SCRIPTED_MODEL = "scripted-1"
@@ -43,6 +43,26 @@ class ModelSettings(BaseSettings):
     attempts_max: int = Field(
         default=3, ge=1, le=10, validation_alias=AliasChoices("RUNWIRE_ATTEMPTS_MAX", "attempts_max")
     )
+
+    # Patterns of model names, such as `gpt-5*`: these are asked over the Responses API, all others over chat.
+    responses_models: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), validation_alias=AliasChoices("RUNWIRE_RESPONSES_MODELS", "responses_models")
+    )
+    # For providers that break the rules: tool calls are taken although no finish reason came, if they are whole.
+    accept_unfinished_calls: bool = Field(
+        default=False, validation_alias=AliasChoices("RUNWIRE_ACCEPT_UNFINISHED_CALLS", "accept_unfinished_calls")
+    )
+    # For providers that know it (vLLM): usage in every chunk, so that also a broken answer tells what it cost.
+    continuous_usage: bool = Field(
+        default=False, validation_alias=AliasChoices("RUNWIRE_CONTINUOUS_USAGE", "continuous_usage")
+    )
+
+    @field_validator("responses_models", mode="before")
+    @classmethod
+    def _names(cls, names: object) -> object:
+        if not isinstance(names, str):
+            return names
+        return tuple(name.strip() for name in names.split(",") if name.strip())
 
     @field_validator("openai_api_key")
     @classmethod
