@@ -32,8 +32,9 @@ from worker.declare import Check, Tool, Workflow
 from worker.digests import digest, plain
 from worker.groups import Code, Group, jobs_of, with_attempts
 from worker.holding import Hold, Redaction, guard_of
+from worker.items import Items, Partials
 from worker.llm.model import ModelRequest
-from worker.reading import Prompted
+from worker.reading import Pieces, Prompted
 from worker.speaking import Question, Spoken, attempts, say_all
 from worker.speech import Attempt, Shape, recite
 from worker.steps import STEP_S, Retry, StepOrder, Verify, recall, take_step, wants_context
@@ -46,6 +47,7 @@ I = TypeVar("I")  # noqa: E741 - an item
 M = TypeVar("M", bound=BaseModel)
 
 ONCE: Final = Retry(attempts=1)
+JSON_OBJECT: Final[Mapping[str, Any]] = {"response_format": {"type": "json_object"}}
 
 logger = structlog.get_logger(__name__)
 
@@ -176,12 +178,33 @@ class Run:
         request = ModelRequest(self._work.provider.name, tuple(messages), parameters or {})
         return Question(name, request, section, shape, site)
 
+    def items(
+        self,
+        name: str,
+        messages: Sequence[Mapping[str, Any]],
+        output: type[M],
+        field: str,
+        *,
+        section: str = "values",
+    ) -> Items[M]:
+        """Let a model say a value of this type, and read the items of one of its lists, each once it is closed."""
+        return Items(self._typed(name, messages, section, caller()), output, field)
+
+    def partials(
+        self, name: str, messages: Sequence[Mapping[str, Any]], output: type[M], *, section: str = "values"
+    ) -> Partials[M]:
+        """Let a model say a value of this type, and read its fields as they close."""
+        return Partials(self._typed(name, messages, section, caller()), output)
+
+    def _typed(self, name: str, messages: Sequence[Mapping[str, Any]], section: str, site: Site) -> Pieces:
+        question = self._question(name, messages, section, "json", JSON_OBJECT, site)
+        return Prompted(self._work, self._branch, question).text()
+
     def value(
         self, name: str, messages: Sequence[Mapping[str, Any]], output: type[M], *, section: str = "values"
     ) -> Coroutine[Any, Any, M]:
         """Let a model say a value of this type. Its JSON is kept apart from the draft text that people read."""
-        parameters = {"response_format": {"type": "json_object"}}
-        return self._value(self._question(name, messages, section, "json", parameters, caller()), output)
+        return self._value(self._question(name, messages, section, "json", JSON_OBJECT, caller()), output)
 
     async def _value(self, question: Question, output: type[M]) -> M:
         said = await say_all(self._work, self._branch, question)
