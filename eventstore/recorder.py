@@ -33,6 +33,7 @@ from eventstore.wakeups import MOVED, moved_payload, publish
 PIECE_CHARS_MAX: Final = 8_192  # a joined piece of draft text; a longer one starts a new event
 BUFFER_CHARS_MAX: Final = 262_144  # per run; beyond this its producer waits
 GROUP_EVENTS_MAX: Final = 5_000
+GROUP_BYTES_MAX: Final = 8_388_608  # of bodies; more than any one event may have
 RETRY_FIRST_S: Final = 0.05
 RETRY_LAST_S: Final = 1.0
 
@@ -137,9 +138,15 @@ class RunWriter:
         if self.fault is not None:
             raise self.fault
 
-    def take(self, limit: int) -> log.Batch:
-        """The next batch: what waits now, at most `limit` events; none makes it a heartbeat."""
-        events = [entry.frozen() for entry in self._waiting[:limit]]
+    def take(self, events_max: int, bytes_max: int = GROUP_BYTES_MAX) -> log.Batch:
+        """The next batch: what waits now, as far as there is room; none makes it a heartbeat."""
+        events, size = list[NewEvent](), 0
+        for entry in self._waiting[:events_max]:
+            event = entry.frozen()
+            if size + len(event.body) > bytes_max:
+                break
+            events.append(event)
+            size += len(event.body)
         return log.Batch(self.run_id, self.epoch, self._batch_no + 1, events)
 
     def settle(self, batch: log.Batch, answer: log.Answer) -> None:
@@ -297,21 +304,24 @@ class Recorder:
             await self._discard()
 
     def _group(self, everyone: bool) -> list[tuple[RunWriter, log.Batch]]:
-        group, room = [], GROUP_EVENTS_MAX
+        group, room, bytes_room, full = [], GROUP_EVENTS_MAX, GROUP_BYTES_MAX, False
         nudged, self._nudged = self._nudged, set()
         for writer in list(self._writers.values()):
             asked = everyone or writer.run_id in nudged
-            if writer.fault is not None or not (asked or (writer.has_events and room > 0)):
+            if writer.fault is not None or not (asked or writer.has_events):
                 continue
             try:
-                batch = writer.take(room)  # without room it is a heartbeat, which must not wait
+                batch = writer.take(room, bytes_room)
             except (EventStoreError, ValueError) as fault:  # one run's bad event is no other run's trouble
                 logger.error("an event could not be made", run_id=str(writer.run_id), fault=type(fault).__name__)
                 writer.fail(fault if isinstance(fault, EventStoreError) else AppendRefused("unstorable"))
                 continue
             room -= len(batch.events)
-            group.append((writer, batch))
-        if room <= 0:  # whoever was served is last in the next turn
+            bytes_room -= sum(len(event.body) for event in batch.events)
+            full = full or len(batch.events) < writer.waiting[0]
+            if batch.events or asked:  # without room it is a heartbeat, which must not wait
+                group.append((writer, batch))
+        if full:  # whoever was served is last in the next turn
             for writer, _ in group:
                 self._writers[writer.run_id] = self._writers.pop(writer.run_id)
             self._dirty.set()

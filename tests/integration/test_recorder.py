@@ -1,8 +1,8 @@
 """The recorder against a real log: groups, joined pieces, lost answers, lost claims; readers are told afterwards."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 from uuid import UUID
 
@@ -16,17 +16,16 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eventstore import log, recorder
-from eventstore.domain import chain
 from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable, RunClosed, UnknownRun
 from eventstore.domain.events import Body, CancelObserved, CancelRequested, Person, Usage, new_event
 from eventstore.domain.record import NewEvent, Recorded
 from eventstore.recorder import BUFFER_CHARS_MAX, PIECE_CHARS_MAX, Recorder, RunWriter
 from eventstore.wakeups import MOVED, listen, parse_moved
 from ops.services import Endpoints
+from tests.recording import Claimed, claiming, held, recording, stored
 from tests.waiting import until
-from tests.writing import NOW_US, claim, events_of, new_tenant, open_run, result, started, token
+from tests.writing import NOW_US, claim, new_tenant, result, started, token
 
-NEVER_S = 3600.0
 CANCEL = new_event(CancelRequested(by=Person(subject="ada", role="user"), reason="enough"), NOW_US)
 JOINS = ("token", "draft#1")
 
@@ -36,21 +35,6 @@ async def tenant(owner_engine: AsyncEngine) -> UUID:
     return await new_tenant(owner_engine)
 
 
-@asynccontextmanager
-async def recording(
-    engine: AsyncEngine, redis: Redis, *, lease_s: float = 30.0, heartbeat_s: float = NEVER_S
-) -> AsyncIterator[Recorder]:
-    """A recorder at work."""
-    made = Recorder(engine, redis, lease_s=lease_s, heartbeat_s=heartbeat_s, clock_us=lambda: NOW_US)
-    task = asyncio.create_task(made.run())
-    try:
-        yield made
-        assert not task.done(), task
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
 @pytest_asyncio.fixture(loop_scope="session")
 async def at_work(worker_engine: AsyncEngine, redis: Redis) -> AsyncIterator[Recorder]:
     async with recording(worker_engine, redis) as made:
@@ -58,27 +42,8 @@ async def at_work(worker_engine: AsyncEngine, redis: Redis) -> AsyncIterator[Rec
 
 
 @pytest.fixture
-def claimed(api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID) -> Callable[[], Awaitable[UUID]]:
-    """Makes runs that this test owns, at epoch 1."""
-
-    async def make() -> UUID:
-        opened = await open_run(api_engine, tenant)
-        assert (await claim(worker_engine, opened.run_id)).epoch == 1
-        return opened.run_id
-
-    return make
-
-
-Claimed = Callable[[], Awaitable[UUID]]
-
-
-async def stored(engine: AsyncEngine, run_id: UUID) -> list[Recorded]:
-    async with engine.connect() as connection:
-        events = await events_of(connection, run_id)
-        head = await log.head(connection, run_id)
-    assert head is not None
-    assert chain.verify(run_id, head.tenant_id, events, head.seq, head.chain).ok
-    return events
+def claimed(api_engine: AsyncEngine, worker_engine: AsyncEngine, tenant: UUID) -> Claimed:
+    return claiming(api_engine, worker_engine, tenant)
 
 
 def texts(events: Sequence[Recorded]) -> list[str]:
@@ -87,26 +52,6 @@ def texts(events: Sequence[Recorded]) -> list[str]:
 
 async def piece(writer: RunWriter, said: str) -> recorder.Entry:
     return await writer.push_piece(JOINS, said, token)
-
-
-@asynccontextmanager
-async def held(owner: AsyncEngine, *runs: UUID) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
-    """Keeps every append to these runs waiting at their heads; gives a look at whether one waits now."""
-
-    async def waits() -> bool:
-        async with owner.connect() as other:
-            found = await other.execute(
-                text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%append%'")
-            )
-            return bool(found.scalar_one())
-
-    async with owner.connect() as connection:
-        await connection.execute(text("SET idle_in_transaction_session_timeout = 0"))
-        await connection.execute(
-            text("SELECT FROM runwire.head WHERE run_id = ANY(:runs) FOR UPDATE"), {"runs": list(runs)}
-        )
-        yield waits
-        await connection.rollback()
 
 
 async def test_an_idle_recorder_stores_an_event_at_once_and_tells_its_place(
@@ -160,30 +105,6 @@ async def test_pieces_of_another_kind_and_pieces_that_grow_too_long_are_not_join
     assert texts(await stored(api_engine, writer.run_id)) == ["in flight", half + half, "y", "z", "y"]
 
 
-async def test_one_commit_carries_the_waiting_events_of_all_runs(
-    at_work: Recorder, api_engine: AsyncEngine, owner_engine: AsyncEngine, claimed: Claimed,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    groups: list[int] = []
-    real = log.append
-
-    async def counted(connection: AsyncConnection, batches: Sequence[log.Batch], lease_s: float) -> list[log.Answer]:
-        groups.append(len(batches))
-        return await real(connection, batches, lease_s)
-
-    writers = [at_work.open(await claimed(), 1) for _ in range(20)]
-    monkeypatch.setattr(log, "append", counted)
-    async with held(owner_engine, writers[0].run_id) as waits:
-        writers[0].push(started())
-        await until(waits)
-        for writer in writers[1:]:
-            writer.push(started())
-    await asyncio.gather(*(writer.flush() for writer in writers))
-    assert groups == [1, 19]
-    for writer in writers:
-        assert [event.type for event in await stored(api_engine, writer.run_id)] == ["accepted", "started"]
-
-
 async def test_a_storm_of_writers_loses_nothing_doubles_nothing_and_keeps_every_order(
     at_work: Recorder, api_engine: AsyncEngine, claimed: Claimed
 ) -> None:
@@ -235,33 +156,6 @@ async def test_a_heartbeat_renews_the_lease_of_a_silent_run(
 
         await until(moved_again)
     assert (await lease()).seq == before.seq
-
-
-async def test_a_run_that_fills_every_group_keeps_no_neighbour_waiting(
-    worker_engine: AsyncEngine,
-    api_engine: AsyncEngine,
-    owner_engine: AsyncEngine,
-    redis: Redis,
-    claimed: Claimed,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(recorder, "GROUP_EVENTS_MAX", 5)
-    async with recording(worker_engine, redis) as made:
-        loud, quiet, other = [made.open(await claimed(), 1) for _ in range(3)]
-        async with api_engine.begin() as connection:
-            await log.control(connection, quiet.run_id, CANCEL)
-        async with held(owner_engine, loud.run_id) as waits:
-            loud.push(started())
-            await until(waits)
-            for _ in range(100):
-                loud.push(token("x"))
-            other.push(started())
-            made.nudge(quiet.run_id)
-        await asyncio.wait_for(quiet.cancel.wait(), 5)  # the nudge is not lost, nor the heartbeat that answers it
-        await other.flush()
-        assert loud.has_events, "a run with one event waited for all of its neighbour's"
-        await loud.flush()
-    assert len(await stored(api_engine, loud.run_id)) == 102
 
 
 async def test_an_owner_that_lost_its_claim_is_told_everywhere_and_adds_nothing(
