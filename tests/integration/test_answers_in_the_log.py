@@ -100,6 +100,23 @@ async def listed(run: Run, question: Question) -> Parts:
     return await run.validate(reading.value, [Check("three", lambda value: len(value.parts) == 3)])
 
 
+@workflow(
+    "overheard",
+    version=1,
+    title="Overheard",
+    summary="Reads a model piece by piece.",
+    input=Question,
+    output=Reply,
+    milestones=("Asking",),
+    partial=lambda view: {"text": view.text("answer")},
+)
+async def overheard(run: Run, question: Question) -> Reply:
+    messages = [{"role": "user", "content": question.ask}]
+    reading = run.model("say", messages, section="answer", hold="sentence", redact=[NUMBER]).text()
+    reply = Reply(text="".join([piece async for piece in reading]))
+    return await run.validate(reply, [Check("said something", lambda value: bool(value.text))])
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def server() -> AsyncIterator[ScriptedServer]:
     async with ScriptedServer(parse_rules(orjson.dumps(SCRIPT), source="here"), pace=Pace(0)) as server:
@@ -111,7 +128,7 @@ def api(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-Carry = Callable[[str, str], Awaitable[list[Fact]]]
+Carry = Callable[..., Awaitable[list[Fact]]]
 
 
 @pytest.fixture
@@ -124,14 +141,14 @@ def carry(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Carry:
     """Submits a question, carries it to its end over an API, gives its log."""
-    for declared in (asked, listed):
+    for declared in (asked, listed, overheard):
         monkeypatch.setitem(WORKFLOWS, declared.name, declared)
     server.faults.clear()
     settings: dict[str, Any] = {"OPENAI_API_KEY": None, "OPENAI_BASE_URL": None, "RUNWIRE_SCRIPTED_URL": server.url}
 
-    async def carry(ask: str, api: str) -> list[Fact]:
+    async def carry(ask: str, api: str, name: str = "asked") -> list[Fact]:
         runs = Runs(api_engine, await new_tenant(owner_engine))
-        run_id = await runs.submit("listed" if ask == "list them" else "asked", {"ask": ask})
+        run_id = await runs.submit(name, {"ask": ask})
         model = create_model(ModelSettings(**settings, responses_models="responses"))
         recorder = Recorder(worker_engine, redis, lease_s=600, heartbeat_s=1, clock_us=clock_us)
         bench = Bench(
@@ -174,6 +191,11 @@ async def test_the_log_and_the_result_hold_the_text_as_it_was_released(carry: Ca
     assert text_of(facts, "reasoning") == "The number is [number]."
     stored = orjson.dumps([fact.data for fact in facts])
     assert all(secret not in stored for secret in (b"1234", b"9876", b"555 0000"))
+
+
+async def test_whoever_reads_a_stream_gets_the_text_as_it_was_released(carry: Carry, api: str) -> None:
+    facts = await carry("say it", api, "overheard")
+    assert facts[-1].data["output"]["text"] == text_of(facts, "token") == RELEASED
 
 
 async def test_an_answer_says_where_it_came_from(carry: Carry, api: str) -> None:
@@ -230,7 +252,7 @@ def findings_of(facts: list[Fact]) -> list[str]:
 
 
 async def test_the_items_of_a_list_are_findings_before_the_model_is_done(carry: Carry, api: str) -> None:
-    facts = await carry("list them", api)
+    facts = await carry("list them", api, "listed")
     assert facts[-1].data["output"] == orjson.loads(LISTED)
     assert findings_of(facts) == ["a", "b", "c"]
     assert {fact.data.get("under") for fact in facts if fact.type == "finding"} <= {"list#1", None}
@@ -242,7 +264,7 @@ async def test_a_list_that_turns_out_wrong_breaks_the_stream_and_what_was_made_o
     server.faults.add(Fault.model_validate({"kind": "garble", "replace": {"from": '"size": 12', "to": '"size": "x"'}}))
     server.pace.pieces_per_s = 50.0  # the wrong item is met before the answer is over
     try:
-        facts = await carry("list them", api)
+        facts = await carry("list them", api, "listed")
     finally:
         server.pace.pieces_per_s = 0.0
     retry = only(facts, "retry")
