@@ -37,9 +37,12 @@ NUMBER = Redaction(r"\b\d{3}[- ]\d{4}\b", "[number]")
 SAID = "Call 555 1234 now. It is 555-9876, or so. The end is 555 0000"
 RELEASED = "Call [number] now. It is [number], or so. The end is [number]"
 LISTED = '{"parts": [{"name": "a", "size": 1}, {"name": "b", "size": 12}, {"name": "c", "size": 3}]}'
+# Long enough that a wrong item near its beginning is met before the model is done, on a busy machine as well.
+MANY = orjson.dumps({"parts": [{"name": f"p{n}", "size": n} for n in range(60)]}).decode().replace(",", ", ")
 SCRIPT = [
     {"name": "said", "when": ["^say it$"], "reasoning": "The number is 555 1234.", "say": SAID},
     {"name": "list", "when": ["^list them$"], "say": LISTED},
+    {"name": "many", "when": ["^list many$"], "say": MANY},
     {"name": "on and on", "when": ["^on and on$"], "say": "and on " * 2_000},
 ]
 
@@ -97,7 +100,7 @@ async def listed(run: Run, question: Question) -> Parts:
     async for part in reading:
         await run.finding(part, item=part.name)
     assert reading.value is not None
-    return await run.validate(reading.value, [Check("three", lambda value: len(value.parts) == 3)])
+    return await run.validate(reading.value, [Check("some", lambda value: bool(value.parts))])
 
 
 @workflow(
@@ -261,17 +264,17 @@ async def test_the_items_of_a_list_are_findings_before_the_model_is_done(carry: 
 async def test_a_list_that_turns_out_wrong_breaks_the_stream_and_what_was_made_of_it_is_taken_back(
     carry: Carry, server: ScriptedServer, api: str
 ) -> None:
-    server.faults.add(Fault.model_validate({"kind": "garble", "replace": {"from": '"size": 12', "to": '"size": "x"'}}))
-    server.pace.pieces_per_s = 50.0  # the wrong item is met before the answer is over
+    server.faults.add(Fault.model_validate({"kind": "garble", "replace": {"from": '"size":1}', "to": '"size":"x"}'}}))
+    server.pace.pieces_per_s = 100.0
     try:
-        facts = await carry("list them", api, "listed")
+        facts = await carry("list many", api, "listed")
     finally:
         server.pace.pieces_per_s = 0.0
     retry = only(facts, "retry")
     assert retry.data["reason"] == "malformed"
     dead = {seq for first, last in retry.data["superseded"] for seq in range(first, last + 1)}
     before = [fact for fact in facts if fact.seq < retry.seq and fact.type in {"token", "finding"}]
-    assert findings_of(before) == ["a"], "a closed item was acted on before the model was done"
+    assert findings_of(before) == ["p0"], "a closed item was acted on before the model was done"
     assert {fact.seq for fact in before} <= dead
-    assert facts[-1].data["output"] == orjson.loads(LISTED)
-    assert [value["name"] for _, value in fold(facts).findings.values()] == ["a", "b", "c"]
+    assert facts[-1].data["output"] == orjson.loads(MANY)
+    assert [value["name"] for _, value in fold(facts).findings.values()] == [f"p{n}" for n in range(60)]
