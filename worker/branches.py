@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from eventstore.domain import events
 from eventstore.recorder import Entry
 from worker.history import Range
 from worker.stops import Halt, Misused, Site
@@ -73,7 +72,6 @@ class Broken:
     why: tuple[str, str]
     again: bool
     wait_s: float
-    usage: events.Usage | None = None  # what the attempt has cost
 
 
 class Children(Protocol):

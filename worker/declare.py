@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
+import structlog
 from pydantic import BaseModel
 
 from eventstore.domain.events import Milestone, RunLimits
@@ -17,6 +18,9 @@ from eventstore.domain.transcript import section_text
 from worker.digests import folder_digest
 
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,14 @@ class Check:
 
     name: str
     passes: Callable[[Any], bool]
+
+    def holds(self, value: Any) -> bool:
+        """Whether the value passes; a check that cannot be carried out has not been passed."""
+        try:
+            return bool(self.passes(value))
+        except Exception:
+            logger.exception("a check could not be carried out", check=self.name)
+            return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,24 @@ again reads the same ones.
 """
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NoReturn, TypeVar
 
+from eventstore.domain.events import Usage
 from eventstore.recorder import Entry
 from worker.branches import Branch, Broken
 from worker.history import REWOUND, Range, joined
 from worker.llm.model import ModelEnd, ModelFault
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Call
-from worker.provenance import dead_usage
+from worker.provenance import dead_usage, estimated
 from worker.speaking import STOPPED, Question, Spoken, asking, finished, model_call, recalled, say_all
 from worker.speech import Attempt, Shape, listen
-from worker.stops import Misused, Rewind
+from worker.stops import Misused, Rewind, WorkflowFailed
 from worker.work import Storing, Work, look_at
+
+T = TypeVar("T")
 
 LEFT: Final = "left"  # the finish of a stream that was not read to its end
 WITH_IT: Final = (REWOUND, "A stream beside it broke; this part starts again.")
@@ -98,7 +101,7 @@ class Stream:
         while True:
             self._heard.clear()
             if self._task.done() and (fault := self._fault()) is not None:
-                self._break(fault)
+                self.broke(fault)
             if self._given < len(self._attempt.entries):
                 entry = self._attempt.entries[self._given]
                 await self._work.writer.stored(entry)
@@ -116,13 +119,14 @@ class Stream:
             return fault
         raise fault
 
-    def _break(self, fault: ModelFault) -> None:
+    def broke(self, fault: ModelFault) -> NoReturn:
+        """It has broken, or what it says cannot be used: the branch runs again, if another attempt may follow."""
         policy, number = self._work.provider.retries, self._work.history.spent[self.key] + 1
         wait_s = wait_before(policy, number, fault)
-        again = fault.retryable and number < policy.attempts_max and wait_s is not None
+        most = policy.attempts_max if fault.retries_max is None else min(policy.attempts_max, fault.retries_max + 1)
+        again = fault.retryable and number < most and wait_s is not None
         why = (fault.code, fault.message_safe)
-        cost = dead_usage(fault, self._attempt.heard)
-        self._branch.broken = Broken(self, self._attempt.number, why, again, wait_s or 0.0, cost)
+        self._branch.broken = Broken(self, self._attempt.number, why, again, wait_s or 0.0)
         self._branch.halt = Rewind(self.key)
         raise Rewind(self.key)
 
@@ -155,7 +159,8 @@ class Stream:
         dead = await self.break_off()
         if dead:
             dead = joined([*dead, *self._work.history.made_under(self.key, dead)])
-            await self._work.retry("model", self.key, STOPPED, dead, self._attempt.number, again=False)
+            usage = estimated(self._attempt.heard)
+            await self._work.retry("model", self.key, STOPPED, dead, self._attempt.number, again=False, usage=usage)
 
     async def rewound(self, broken: Broken, later: list[Range]) -> None:
         """Take back the attempt, all that was made under it, and what streams that were opened later had said."""
@@ -165,10 +170,17 @@ class Stream:
         retry, number, dead = self._work.retry, self._attempt.number, [*own, *later]
         dead = joined([*dead, *self._work.history.made_under(self.key, own)])
         if broken.reading is self:
-            spent, wait_s = broken.usage, broken.wait_s
-            await retry("model", self.key, broken.why, dead, number, again=broken.again, wait_s=wait_s, usage=spent)
+            why, again, wait_s = broken.why, broken.again, broken.wait_s
+            await retry("model", self.key, why, dead, number, again=again, wait_s=wait_s, usage=self._cost())
         elif dead:
-            await retry("model", self.key, WITH_IT, dead, number, again=True)
+            await retry("model", self.key, WITH_IT, dead, number, again=True, usage=self._cost())
+
+    def _cost(self) -> Usage | None:
+        """What the attempt that is given up has cost."""
+        fault = None if self._task.cancelled() else self._task.exception()
+        if isinstance(fault, ModelFault):
+            return dead_usage(fault, self._attempt.heard)
+        return estimated(self._attempt.heard) if self._attempt.heard else None
 
 
 async def mend(work: Work, branch: Branch) -> None:
@@ -258,6 +270,15 @@ class Pieces:
         if said.finish != LEFT:
             finished(said)
         raise StopAsyncIteration
+
+    def judged(self, judge: Callable[[], T]) -> T:
+        """What the reader makes of a piece. Raises Rewind when it cannot be used and the stream still goes on."""
+        try:
+            return judge()
+        except ModelFault as fault:
+            if self._stream is not None and not self._stream.ended:
+                self._stream.broke(fault)
+            raise WorkflowFailed(fault.code, fault.message_safe, retryable=fault.retryable) from fault
 
     async def aclose(self) -> None:
         """Read no further: the connection is closed, and what was said so far stays."""

@@ -14,13 +14,13 @@ whatever else it looked at may have changed.
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from random import Random
 from typing import Any, Final, Literal, TypeVar, overload
 from uuid import UUID
 
-import structlog
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from eventstore.domain import events, intake
@@ -32,9 +32,10 @@ from worker.branches import Branch
 from worker.declare import Check, Tool, Workflow
 from worker.digests import digest, plain
 from worker.groups import Code, Group, jobs_of, with_attempts
-from worker.holding import Guard, Hold, Redaction, guard_of
+from worker.holding import Hold, Redaction, guard_of
+from worker.items import Items, Partials
 from worker.llm.model import ModelRequest
-from worker.reading import Prompted
+from worker.reading import Pieces, Prompted
 from worker.speaking import Question, Spoken, attempts, say_all
 from worker.speech import Attempt, Shape, recite
 from worker.steps import STEP_S, Retry, StepOrder, Verify, recall, take_step, wants_context
@@ -47,8 +48,7 @@ I = TypeVar("I")  # noqa: E741 - an item
 M = TypeVar("M", bound=BaseModel)
 
 ONCE: Final = Retry(attempts=1)
-
-logger = structlog.get_logger(__name__)
+JSON_OBJECT: Final[Mapping[str, Any]] = {"response_format": {"type": "json_object"}}
 
 
 class Run:
@@ -159,11 +159,11 @@ class Run:
     ) -> Prompted:
         """Let a model speak into a section of the draft: await all of it, or read its `text()` while it comes.
 
-        A broken attempt is retried and its text is dead. Where it was read, the branch runs again as well. Text goes on
-        only after `hold` lets it and without what `redact` matches: to the log and to the caller alike.
+        Text goes on only after `hold` lets it and without what `redact` matches: to the log and to the caller alike.
+        A broken attempt is retried and its text is dead. Where it was read, the branch runs again as well.
         """
-        question = self._question(name, messages, section, shape, parameters, caller(), guard_of(hold, redact))
-        return Prompted(self._work, self._branch, question)
+        question = self._question(name, messages, section, shape, parameters, caller())
+        return Prompted(self._work, self._branch, replace(question, guard=guard_of(hold, redact)))
 
     def _question(
         self,
@@ -173,17 +173,37 @@ class Run:
         shape: Shape,
         parameters: Mapping[str, Any] | None,
         site: Site,
-        guard: Guard | None = None,
     ) -> Question:
         request = ModelRequest(self._work.provider.name, tuple(messages), parameters or {})
-        return Question(name, request, section, shape, site, guard)
+        return Question(name, request, section, shape, site)
+
+    def items(
+        self,
+        name: str,
+        messages: Sequence[Mapping[str, Any]],
+        output: type[M],
+        field: str,
+        *,
+        section: str = "values",
+    ) -> Items[M]:
+        """Let a model say a value of this type, and read the items of one of its lists, each once it is closed."""
+        return Items(self._typed(name, messages, section, caller()), output, field)
+
+    def partials(
+        self, name: str, messages: Sequence[Mapping[str, Any]], output: type[M], *, section: str = "values"
+    ) -> Partials[M]:
+        """Let a model say a value of this type, and read its fields as they close."""
+        return Partials(self._typed(name, messages, section, caller()), output)
+
+    def _typed(self, name: str, messages: Sequence[Mapping[str, Any]], section: str, site: Site) -> Pieces:
+        question = self._question(name, messages, section, "json", JSON_OBJECT, site)
+        return Prompted(self._work, self._branch, question).text()
 
     def value(
         self, name: str, messages: Sequence[Mapping[str, Any]], output: type[M], *, section: str = "values"
     ) -> Coroutine[Any, Any, M]:
         """Let a model say a value of this type. Its JSON is kept apart from the draft text that people read."""
-        parameters = {"response_format": {"type": "json_object"}}
-        return self._value(self._question(name, messages, section, "json", parameters, caller()), output)
+        return self._value(self._question(name, messages, section, "json", JSON_OBJECT, caller()), output)
 
     async def _value(self, question: Question, output: type[M]) -> M:
         said = await say_all(self._work, self._branch, question)
@@ -239,7 +259,7 @@ class Run:
             fact = call.before
             if fact is None:
                 await work.outside(self._branch)
-                outcomes = [events.CheckOutcome(name=check.name, passed=_passes(check, value)) for check in checks]
+                outcomes = [events.CheckOutcome(name=check.name, passed=check.holds(value)) for check in checks]
                 passed = all(outcome.passed for outcome in outcomes)
                 body = events.Validation(passed=passed, checks=outcomes, value_digest=name, seqs=[], **call.closing())
                 fact = await work.close(self._branch, body)
@@ -370,14 +390,6 @@ class Run:
         except Misused as halt:
             self._work.refuse(halt)
             raise
-
-
-def _passes(check: Check, value: Any) -> bool:
-    try:
-        return bool(check.passes(value))
-    except Exception:  # a check that cannot be carried out has not been passed
-        logger.exception("a check could not be carried out", check=check.name)
-        return False
 
 
 __all__ = ["Run", "Spoken"]

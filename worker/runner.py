@@ -278,7 +278,7 @@ class Ownership:
             return
         state = await self._state()
         try:
-            await self._writer.record(endings.result(output, state, run.usage))
+            await self._writer.record(endings.result(output, state, state.usage))
         except NotStorable as fault:
             await self._end_error(workflow, "not_storable", str(fault))
         except AppendRefused:

@@ -13,7 +13,7 @@ from worker.holding import Guard
 from worker.llm.model import ModelEnd, ModelFault, ModelRequest
 from worker.llm.retrying import FailedAttempt, with_retries
 from worker.memo import Call
-from worker.provenance import dead_usage, provenance, usage_of
+from worker.provenance import dead_usage, estimated, provenance, usage_of
 from worker.speech import Attempt, Shape, listen
 from worker.stops import Site, WorkflowFailed
 from worker.work import Work
@@ -26,7 +26,9 @@ FINISH_MESSAGES: Final[Mapping[str, str]] = {
     "refused": "The model declined to answer.",
 }
 # Faults that another run may not meet; a failure is read from the log, which tells its code only.
-WORTH_ANOTHER_RUN: Final = frozenset({"connection", "timeout", "provider_busy", "stream_incomplete", "malformed"})
+WORTH_ANOTHER_RUN: Final = frozenset(
+    {"connection", "timeout", "provider_busy", "stream_incomplete", "malformed", "unknown_finish"}
+)
 STOPPED: Final = (SIBLING, "Another part of the run failed; this one was stopped.")
 
 
@@ -101,7 +103,8 @@ class Speaking:
         """No attempt follows."""
         dead = await self._attempt.said()
         if dead:
-            await self._work.retry("model", self._key, STOPPED, dead, self._attempt.number, again=False)
+            usage = estimated(self._attempt.heard)
+            await self._work.retry("model", self._key, STOPPED, dead, self._attempt.number, again=False, usage=usage)
 
 
 async def attempts(
@@ -128,9 +131,9 @@ async def attempts(
         dead = await speaking.said()
         more = told.next_attempt is not None
         why = (told.fault.code, told.fault.message_safe)
-        cost = dead_usage(told.fault, speaking.heard)
+        usage = dead_usage(told.fault, speaking.heard)
         fact = await work.retry(
-            "model", call.key, why, dead, speaking.number, again=more, wait_s=told.wait_s, usage=cost
+            "model", call.key, why, dead, speaking.number, again=more, wait_s=told.wait_s, usage=usage
         )
         branch.open = None
         branch.passed(fact.seq, fact.at_us)

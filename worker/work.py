@@ -218,7 +218,7 @@ class Work:
         wait_s: float = 0.0,
         usage: events.Usage | None = None,
     ) -> Fact:
-        """Store that an attempt failed, what is dead with it and what it has cost; the memory forgets it as well."""
+        """Store that an attempt failed, what is dead with it and what it cost; the memory forgets it as well."""
         self.usage = self.usage + (usage or events.Usage())
         body = events.Retry(
             what=what,

@@ -36,8 +36,13 @@ from worker.settings import WorkerSettings
 NUMBER = Redaction(r"\b\d{3}[- ]\d{4}\b", "[number]")
 SAID = "Call 555 1234 now. It is 555-9876, or so. The end is 555 0000"
 RELEASED = "Call [number] now. It is [number], or so. The end is [number]"
+LISTED = '{"parts": [{"name": "a", "size": 1}, {"name": "b", "size": 12}, {"name": "c", "size": 3}]}'
+# Long enough that a wrong item near its beginning is met before the model is done, on a busy machine as well.
+MANY = orjson.dumps({"parts": [{"name": f"p{n}", "size": n} for n in range(60)]}).decode().replace(",", ", ")
 SCRIPT = [
     {"name": "said", "when": ["^say it$"], "reasoning": "The number is 555 1234.", "say": SAID},
+    {"name": "list", "when": ["^list them$"], "say": LISTED},
+    {"name": "many", "when": ["^list many$"], "say": MANY},
     {"name": "on and on", "when": ["^on and on$"], "say": "and on " * 2_000},
 ]
 
@@ -69,6 +74,52 @@ async def asked(run: Run, question: Question) -> Reply:
     return await run.validate(reply, [Check("said something", lambda value: bool(value.text))])
 
 
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    size: int
+
+
+class Parts(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    parts: list[Part]
+
+
+@workflow(
+    "listed",
+    version=1,
+    title="Listed",
+    summary="Reads a list from a model, item by item.",
+    input=Question,
+    output=Parts,
+    milestones=("Listing",),
+    partial=lambda view: {"parts": view.findings},
+)
+async def listed(run: Run, question: Question) -> Parts:
+    reading = run.items("list", [{"role": "user", "content": question.ask}], Parts, "parts")
+    async for part in reading:
+        await run.finding(part, item=part.name)
+    assert reading.value is not None
+    return await run.validate(reading.value, [Check("some", lambda value: bool(value.parts))])
+
+
+@workflow(
+    "overheard",
+    version=1,
+    title="Overheard",
+    summary="Reads a model piece by piece.",
+    input=Question,
+    output=Reply,
+    milestones=("Asking",),
+    partial=lambda view: {"text": view.text("answer")},
+)
+async def overheard(run: Run, question: Question) -> Reply:
+    messages = [{"role": "user", "content": question.ask}]
+    reading = run.model("say", messages, section="answer", hold="sentence", redact=[NUMBER]).text()
+    reply = Reply(text="".join([piece async for piece in reading]))
+    return await run.validate(reply, [Check("said something", lambda value: bool(value.text))])
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def server() -> AsyncIterator[ScriptedServer]:
     async with ScriptedServer(parse_rules(orjson.dumps(SCRIPT), source="here"), pace=Pace(0)) as server:
@@ -80,7 +131,7 @@ def api(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-Carry = Callable[[str, str], Awaitable[list[Fact]]]
+Carry = Callable[..., Awaitable[list[Fact]]]
 
 
 @pytest.fixture
@@ -93,13 +144,14 @@ def carry(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Carry:
     """Submits a question, carries it to its end over an API, gives its log."""
-    monkeypatch.setitem(WORKFLOWS, asked.name, asked)
+    for declared in (asked, listed, overheard):
+        monkeypatch.setitem(WORKFLOWS, declared.name, declared)
     server.faults.clear()
     settings: dict[str, Any] = {"OPENAI_API_KEY": None, "OPENAI_BASE_URL": None, "RUNWIRE_SCRIPTED_URL": server.url}
 
-    async def carry(ask: str, api: str) -> list[Fact]:
+    async def carry(ask: str, api: str, name: str = "asked") -> list[Fact]:
         runs = Runs(api_engine, await new_tenant(owner_engine))
-        run_id = await runs.submit("asked", {"ask": ask})
+        run_id = await runs.submit(name, {"ask": ask})
         model = create_model(ModelSettings(**settings, responses_models="responses"))
         recorder = Recorder(worker_engine, redis, lease_s=600, heartbeat_s=1, clock_us=clock_us)
         bench = Bench(
@@ -142,6 +194,11 @@ async def test_the_log_and_the_result_hold_the_text_as_it_was_released(carry: Ca
     assert text_of(facts, "reasoning") == "The number is [number]."
     stored = orjson.dumps([fact.data for fact in facts])
     assert all(secret not in stored for secret in (b"1234", b"9876", b"555 0000"))
+
+
+async def test_whoever_reads_a_stream_gets_the_text_as_it_was_released(carry: Carry, api: str) -> None:
+    facts = await carry("say it", api, "overheard")
+    assert facts[-1].data["output"]["text"] == text_of(facts, "token") == RELEASED
 
 
 async def test_an_answer_says_where_it_came_from(carry: Carry, api: str) -> None:
@@ -191,3 +248,33 @@ async def test_too_much_held_ends_the_run_with_nothing_shown(carry: Carry, api: 
     facts = await carry("on and on", api)
     assert (facts[-1].type, facts[-1].data["code"]) == ("error", "hold_limit")
     assert text_of(facts, "token") == ""
+
+
+def findings_of(facts: list[Fact]) -> list[str]:
+    return [fact.data["item"] for fact in facts if fact.type == "finding"]
+
+
+async def test_the_items_of_a_list_are_findings_before_the_model_is_done(carry: Carry, api: str) -> None:
+    facts = await carry("list them", api, "listed")
+    assert facts[-1].data["output"] == orjson.loads(LISTED)
+    assert findings_of(facts) == ["a", "b", "c"]
+    assert {fact.data.get("under") for fact in facts if fact.type == "finding"} <= {"list#1", None}
+
+
+async def test_a_list_that_turns_out_wrong_breaks_the_stream_and_what_was_made_of_it_is_taken_back(
+    carry: Carry, server: ScriptedServer, api: str
+) -> None:
+    server.faults.add(Fault.model_validate({"kind": "garble", "replace": {"from": '"size":1}', "to": '"size":"x"}'}}))
+    server.pace.pieces_per_s = 100.0
+    try:
+        facts = await carry("list many", api, "listed")
+    finally:
+        server.pace.pieces_per_s = 0.0
+    retry = only(facts, "retry")
+    assert retry.data["reason"] == "malformed"
+    dead = {seq for first, last in retry.data["superseded"] for seq in range(first, last + 1)}
+    before = [fact for fact in facts if fact.seq < retry.seq and fact.type in {"token", "finding"}]
+    assert findings_of(before) == ["p0"], "a closed item was acted on before the model was done"
+    assert {fact.seq for fact in before} <= dead
+    assert facts[-1].data["output"] == orjson.loads(MANY)
+    assert [value["name"] for _, value in fold(facts).findings.values()] == [f"p{n}" for n in range(60)]
