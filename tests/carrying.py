@@ -24,6 +24,7 @@ from worker.llm.retrying import RetryPolicy
 from worker.run import Run
 from worker.runner import carry_out, superseding
 from worker.stops import Halt, WorkflowFailed
+from worker.waits import read_asked
 from worker.work import Graces, Provider, Work
 
 BOUND_S = 20.0
@@ -160,7 +161,16 @@ class Carried:
         await writer.flush()
         provider = Provider(self.model, "scripted", self.retries)
         graces = Graces(clean_up_s=0.2, effect_s=0.2)
-        work = Work(workflow, writer, history, provider, lambda: NOW_US, attempt=self.epoch, graces=graces)
+        work = Work(
+            workflow,
+            writer,
+            history,
+            provider,
+            lambda: NOW_US,
+            attempt=self.epoch,
+            asked=read_asked(self.facts),
+            graces=graces,
+        )
         self.work = work
         try:
             output = await carry_out(work, Nothing())

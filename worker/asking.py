@@ -14,7 +14,7 @@ from eventstore.domain import events
 from eventstore.domain.record import Fact
 from worker.branches import Branch
 from worker.digests import plain
-from worker.stops import Site, WorkflowFailed
+from worker.stops import Misused, Site, WorkflowFailed
 from worker.waits import Asked, due_us
 from worker.work import Work
 
@@ -65,6 +65,7 @@ async def ask(work: Work, branch: Branch, site: Site, asked: Question) -> Answer
     schema = asked.answer.model_json_schema() if asked.answer is not None else None
     told = (asked.question, asked.to, list(asked.choices), schema)
     async with work.calling(branch, "escalation", asked.name, site, *told) as call:
+        _refuse_under_stream(branch, asked.name, site)
         question = call.before
         if question is None:
             await work.outside(branch)
@@ -93,6 +94,7 @@ async def sleep(work: Work, branch: Branch, site: Site, name: str, seconds: floa
     async with work.calling(branch, "step", name, site, seconds) as call:
         if call.before is not None:
             return
+        _refuse_under_stream(branch, name, site)
         await work.outside(branch)
         intent = work.asked.asleep.get(call.key)
         if intent is None:  # in the log before it begins
@@ -103,6 +105,11 @@ async def sleep(work: Work, branch: Branch, site: Site, name: str, seconds: floa
             await work.waits.wait(branch, call.key, due_us(intent))
         await asyncio.sleep(max(0.0, left_s))
         await work.close(branch, events.Step(name=name, status="ok", **call.closing()))
+
+
+def _refuse_under_stream(branch: Branch, name: str, site: Site) -> None:
+    if (above := branch.under()) is not None:
+        raise Misused(f"{site}: {name} may wait for days and was called while the stream {above} is read")
 
 
 async def lapse(engine: AsyncEngine, run_id: UUID, asked: Asked, clock_us: Callable[[], int]) -> bool:

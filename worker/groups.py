@@ -104,11 +104,11 @@ class Group:
             while self._next < len(self._jobs) or self._living:
                 while self._next < len(self._jobs) and len(self._living) < self._parallel:
                     self._start()
+                self._work.waits.look()  # the branch that ended last may have been the only one that did not wait
                 await self._ended.wait()
                 self._take()
                 if self._failing:
                     raise await self._first_failure()
-                self._work.waits.look()
         finally:
             stopped = await self._stop()
             if self._work.halt is None and self._parent.halted() is None:

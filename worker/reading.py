@@ -19,8 +19,8 @@ from worker.llm.model import ModelEnd, ModelFault
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Call
 from worker.provenance import dead_usage, estimated
-from worker.speaking import STOPPED, Question, Spoken, asking, finished, model_call, recalled, say_all
-from worker.speech import Attempt, Shape, listen
+from worker.speaking import STOPPED, Question, Spoken, asking, finished, hear, model_call, recalled, say_all
+from worker.speech import Attempt, Shape
 from worker.stops import Misused, Rewind, WorkflowFailed
 from worker.work import Storing, Work, look_at
 
@@ -78,12 +78,7 @@ class Stream:
         return self._call.key
 
     async def _listen(self) -> None:
-        work = self._work
-        try:
-            end = await listen(work.provider.model, self._question.request, self._attempt, self._question.guard)
-        finally:
-            work.model_closed_us = work.clock_us()
-        await self._close(end)
+        await self._close(await hear(self._work, self._question, self._attempt))
 
     async def _close(self, end: ModelEnd) -> None:
         work = self._work

@@ -3,14 +3,14 @@
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from eventstore.domain import events
 from worker.branches import Branch
 from worker.digests import digest
 from worker.history import SIBLING
 from worker.holding import Guard
-from worker.llm.model import ModelEnd, ModelFault, ModelRequest
+from worker.llm.model import FaultCode, ModelEnd, ModelFault, ModelRequest
 from worker.llm.retrying import FailedAttempt, with_retries
 from worker.memo import Call
 from worker.provenance import dead_usage, estimated, provenance, usage_of
@@ -80,15 +80,23 @@ async def say_all(work: Work, branch: Branch, question: Question) -> Spoken:
         await work.outside(branch)
 
         async def speak(attempt: Attempt) -> Spoken:
-            try:
-                end = await listen(work.provider.model, question.request, attempt, question.guard)
-            finally:
-                work.model_closed_us = work.clock_us()
+            end = await hear(work, question, attempt)
             body = model_call(work, call, attempt, question, end)
             await work.close(branch, body, said=attempt.said, pieces=lambda: (attempt.text,))
             return Spoken(attempt.text, end.finish)
 
         return finished(await attempts(work, branch, call, (question.section, question.shape), speak))
+
+
+async def hear(work: Work, question: Question, attempt: Attempt) -> ModelEnd:
+    """Let one attempt be spoken into the log. What ends it for good on our side is a fault like any other: told in the log,
+    and the same after a crash."""
+    try:
+        return await listen(work.provider.model, question.request, attempt, question.guard)
+    except WorkflowFailed as fault:
+        raise ModelFault(cast("FaultCode", fault.code), fault.message, retryable=False) from fault
+    finally:
+        work.model_closed_us = work.clock_us()
 
 
 class Speaking:

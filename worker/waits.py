@@ -51,12 +51,15 @@ class Waits:
         if asked is not None:
             self.asked.add(asked)
         branch.at_edge = branch.waiting = True
-        self.look()
         try:
+            self.look()
             while True:
                 await asyncio.Event().wait()
         finally:
             branch.waiting = False
+            if not self._quiet.is_set():  # another part of the run has failed, and this one was stopped
+                self._due.pop(key, None)
+                self.asked.discard(asked or 0)
 
     def look(self) -> None:
         """Whoever ends something in a branch says so here."""

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from eventstore.domain.events import Decision, Person, new_event
 from tests.carrying import Carried, Nothing, declared
+from tests.writing import NOW_US
 from worker.run import Run
 from worker.steps import Retry
 from worker.stops import Misused, WorkflowFailed
@@ -260,3 +262,55 @@ async def test_what_run_gives_beside_the_calls_is_the_same_for_every_owner_and_d
     again.facts = carried.facts[:-1]
     await again.carry()
     assert seen[-1] == seen[-2]
+
+
+async def test_a_run_rests_when_all_of_its_branches_wait_and_not_before() -> None:
+    go = asyncio.Event()
+
+    async def story(run: Run, _: Nothing) -> Nothing:
+        async def look(run: Run, word: str) -> str:
+            if word == "work":
+                await run.step("work", go.wait)
+                return word
+            answer = await run.ask("sure", f"{word}?", to="reviewer", choices=("yes", "no"))
+            return f"{word}:{answer.choice}"
+
+        return await ends(run, " ".join(await run.each(["one", "two", "work"], look, key=str)))
+
+    carried = Carried(declared(story))
+    task = asyncio.create_task(carried.carry())
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert len(carried.of("escalation")) == 2
+    assert carried.work is not None
+    waits = carried.work.waits
+    resting = asyncio.create_task(waits.all_wait())
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert not resting.done()
+    go.set()
+    await asyncio.wait_for(resting, 5)
+    carried.work.stop("suspend")
+    assert carried.own is not None
+    carried.own.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    for asked in carried.of("escalation"):
+        closing = {name: asked.data[name] for name in ("key", "place", "args", "attempt")}
+        by = Person(subject="lea", role="operator")
+        decision = Decision(escalation=asked.seq, because="answered", choice="yes", by=by, **closing)
+        carried.add(new_event(decision, NOW_US))
+    assert await carried.carry() is None
+    assert carried.of("result")[0].data["output"] == {"text": "one:yes two:yes work"}
+    assert len(carried.of("escalation")) == 2
+
+
+async def test_a_question_under_an_open_stream_is_refused() -> None:
+    async def story(run: Run, _: Nothing) -> Nothing:
+        async for _piece in run.model("tell", [{"role": "user", "content": "q"}], section="s").text():
+            await run.ask("sure", "Sure?", to="reviewer", choices=("yes", "no"))
+        return await ends(run, "")
+
+    carried = Carried(declared(story))
+    carried.model.script = {"q": ["a ", "b "]}
+    assert isinstance(await carried.carry(), Misused)
+    assert not carried.of("escalation")

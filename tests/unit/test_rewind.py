@@ -239,8 +239,11 @@ async def test_a_rewind_that_is_swallowed_happens_all_the_same() -> None:
 
 async def test_a_stop_closes_the_connection_of_a_stream_that_is_read() -> None:
     async def story(run: Run, _: Nothing) -> Nothing:
-        async for _piece in run.model("tell", ask("tell"), section="story").text():
-            reading.set()
+        text = ""
+        async for piece in run.model("tell", ask("tell"), section="story").text():
+            text += piece
+            if text == "".join(WORDS):
+                reading.set()
         return await ends(run)
 
     reading = asyncio.Event()
@@ -248,6 +251,8 @@ async def test_a_stop_closes_the_connection_of_a_stream_that_is_read() -> None:
     carried.model.hang = asyncio.Event()
     task = asyncio.create_task(carried.carry())
     await reading.wait()
+    for _ in range(20):  # now the code waits for a piece that never comes
+        await asyncio.sleep(0)
     assert carried.work is not None
     carried.work.stop("cancel")
     for _ in range(20):
@@ -255,3 +260,27 @@ async def test_a_stop_closes_the_connection_of_a_stream_that_is_read() -> None:
     assert carried.model.closed == ["tell"]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("read", [True, False])
+async def test_a_draft_that_was_held_back_for_good_fails_the_same_way_after_a_crash(read: bool) -> None:
+    async def story(run: Run, _: Nothing) -> Nothing:
+        speech = run.model("tell", ask("tell"), section="story", hold=lambda text, ended: 0)
+        try:
+            if read:
+                async for _piece in speech.text():
+                    pass
+            else:
+                await speech
+        except WorkflowFailed as fault:
+            seen.append(fault.code)
+        await run.step("after", str, 1)
+        return await ends(run)
+
+    seen: list[str] = []
+    carried = Carried(declared(story), Scripted({"tell": ["word " * 500] * 3}))
+    await carried.carry(die_at=4)
+    assert await carried.carry() is None
+    assert set(seen) == {"hold_limit"}
+    assert carried.model.asked == ["tell"]
+    assert not carried.of("token")
