@@ -89,8 +89,8 @@ async def say_all(work: Work, branch: Branch, question: Question) -> Spoken:
 
 
 async def hear(work: Work, question: Question, attempt: Attempt) -> ModelEnd:
-    """Let one attempt be spoken into the log. What ends it for good on our side is a fault like any other: told in the log,
-    and the same after a crash."""
+    """Let one attempt be spoken into the log. What ends it for good on our side is a fault like any other: told in the
+    log, and the same after a crash."""
     try:
         return await listen(work.provider.model, question.request, attempt, question.guard)
     except WorkflowFailed as fault:
