@@ -2,7 +2,8 @@
 
 from eventstore.domain.events import RunLimits
 from worker.declare import Check, RunView, Tool, tool, workflow
-from worker.run import Run, Spoken
+from worker.run import Run
+from worker.speaking import Spoken
 from worker.stops import ValidationFailed, WorkflowFailed
 
 __all__ = [

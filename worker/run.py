@@ -12,19 +12,17 @@ whatever else it looked at may have changed.
 """
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from random import Random
 from typing import Any, Final, Literal, TypeVar, overload
 from uuid import UUID
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter
 
-from eventstore.domain import events, intake
-from eventstore.domain.errors import NotStorable
+from eventstore.domain import events
 from eventstore.domain.record import EPOCH_START
 from worker import asking
 from worker.asking import ASK_S, Answer
@@ -32,31 +30,20 @@ from worker.branches import Branch
 from worker.declare import Check, Tool, Workflow
 from worker.digests import digest, plain
 from worker.groups import Code, Group, jobs_of, with_attempts
-from worker.holding import Hold, Redaction, guard_of
-from worker.items import Items, Partials
-from worker.llm.model import ModelRequest
-from worker.reading import Pieces, Prompted
-from worker.speaking import Question, Spoken, attempts, say_all
-from worker.speech import Attempt, Shape, recite
 from worker.steps import STEP_S, Retry, StepOrder, Verify, recall, take_step, wants_context
-from worker.stops import Misused, Site, ValidationFailed, WorkflowFailed, caller
+from worker.stops import Misused, Site, ValidationFailed, caller
+from worker.talking import Talk
 from worker.tools import use_tool
-from worker.work import Work
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - an item
 M = TypeVar("M", bound=BaseModel)
 
 ONCE: Final = Retry(attempts=1)
-JSON_OBJECT: Final[Mapping[str, Any]] = {"response_format": {"type": "json_object"}}
 
 
-class Run:
+class Run(Talk):
     """One branch's view of one run, for the workflow's code."""
-
-    def __init__(self, work: Work, branch: Branch) -> None:
-        self._work = work
-        self._branch = branch
 
     @property
     def run_id(self) -> UUID:
@@ -145,98 +132,6 @@ class Run:
             if call.before is not None:
                 return call.before.data.get("output")
             return await use_tool(self._work, self._branch, call, tool, arguments)
-
-    def model(
-        self,
-        name: str,
-        messages: Sequence[Mapping[str, Any]],
-        *,
-        section: str,
-        shape: Shape = "text",
-        parameters: Mapping[str, Any] | None = None,
-        hold: Hold | None = None,
-        redact: Sequence[Redaction] = (),
-    ) -> Prompted:
-        """Let a model speak into a section of the draft: await all of it, or read its `text()` while it comes.
-
-        Text goes on only after `hold` lets it and without what `redact` matches: to the log and to the caller alike.
-        A broken attempt is retried and its text is dead. Where it was read, the branch runs again as well.
-        """
-        question = self._question(name, messages, section, shape, parameters, caller())
-        return Prompted(self._work, self._branch, replace(question, guard=guard_of(hold, redact)))
-
-    def _question(
-        self,
-        name: str,
-        messages: Sequence[Mapping[str, Any]],
-        section: str,
-        shape: Shape,
-        parameters: Mapping[str, Any] | None,
-        site: Site,
-    ) -> Question:
-        request = ModelRequest(self._work.provider.name, tuple(messages), parameters or {})
-        return Question(name, request, section, shape, site)
-
-    def items(
-        self,
-        name: str,
-        messages: Sequence[Mapping[str, Any]],
-        output: type[M],
-        field: str,
-        *,
-        section: str = "values",
-    ) -> Items[M]:
-        """Let a model say a value of this type, and read the items of one of its lists, each once it is closed."""
-        return Items(self._typed(name, messages, section, caller()), output, field)
-
-    def partials(
-        self, name: str, messages: Sequence[Mapping[str, Any]], output: type[M], *, section: str = "values"
-    ) -> Partials[M]:
-        """Let a model say a value of this type, and read its fields as they close."""
-        return Partials(self._typed(name, messages, section, caller()), output)
-
-    def _typed(self, name: str, messages: Sequence[Mapping[str, Any]], section: str, site: Site) -> Pieces:
-        question = self._question(name, messages, section, "json", JSON_OBJECT, site)
-        return Prompted(self._work, self._branch, question).text()
-
-    def value(
-        self, name: str, messages: Sequence[Mapping[str, Any]], output: type[M], *, section: str = "values"
-    ) -> Coroutine[Any, Any, M]:
-        """Let a model say a value of this type. Its JSON is kept apart from the draft text that people read."""
-        return self._value(self._question(name, messages, section, "json", JSON_OBJECT, caller()), output)
-
-    async def _value(self, question: Question, output: type[M]) -> M:
-        said = await say_all(self._work, self._branch, question)
-        try:
-            return output.model_validate(intake.parse(said.text.encode(), 1_048_576))
-        except (ValidationError, NotStorable) as fault:
-            raise WorkflowFailed(
-                "malformed", "The model's answer does not have the form that was asked for.", retryable=True
-            ) from fault
-
-    def draft(
-        self, name: str, source: Callable[[], AsyncIterator[str]], *args: Any, section: str
-    ) -> Coroutine[Any, Any, str]:
-        """Draft text that the workflow's own code speaks, piece by piece; otherwise like `model`."""
-        return self._draft(name, source, args, section, caller())
-
-    async def _draft(
-        self, name: str, source: Callable[[], AsyncIterator[str]], args: tuple[Any, ...], section: str, site: Site
-    ) -> str:
-        work, branch = self._work, self._branch
-        async with work.calling(branch, "step", name, site, *args) as call:
-            if call.before is not None:
-                return "".join(work.memo.pieces(call.key))
-            await work.outside(branch)
-
-            async def speak(attempt: Attempt) -> str:
-                await recite(source(), attempt)
-                closing = {**call.closing(), "attempt": attempt.number}
-                body = events.Step(name=name, status="ok", output={"chars": len(attempt.text)}, **closing)
-                await work.close(branch, body, said=attempt.said, pieces=lambda: (attempt.text,))
-                return attempt.text
-
-            return await attempts(work, branch, call, (section, "text"), speak)
 
     def finding(self, value: BaseModel, *, item: str) -> Coroutine[Any, Any, None]:
         """One interim result. It is a draft like everything before the result."""
@@ -390,6 +285,3 @@ class Run:
         except Misused as halt:
             self._work.refuse(halt)
             raise
-
-
-__all__ = ["Run", "Spoken"]

@@ -135,6 +135,9 @@ class Entry:
     ended: str | None = None
 
     def sent_piece(self) -> None:
+        """Count a piece. What is written after the end went nowhere."""
+        if self.ended is not None:
+            return
         self.pieces += 1
         if self.first_piece_mono is None:
             self.first_piece_at, self.first_piece_mono = _now()

@@ -1,0 +1,123 @@
+"""What a branch lets a model say: text for the draft, or a value of a type, whole or while it comes."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from eventstore.domain import events, intake
+from eventstore.domain.errors import NotStorable
+from worker.branches import Branch
+from worker.holding import Hold, Redaction, guard_of
+from worker.items import Items, Partials
+from worker.llm.model import ModelRequest
+from worker.reading import Pieces, Prompted
+from worker.speaking import Question, attempts, say_all
+from worker.speech import Attempt, Shape, recite
+from worker.stops import Site, WorkflowFailed, caller
+from worker.work import Work
+
+M = TypeVar("M", bound=BaseModel)
+
+JSON_OBJECT: Final[Mapping[str, Any]] = {"response_format": {"type": "json_object"}}
+
+
+class Talk:
+    """The part of a run's calls that speaks with a model."""
+
+    def __init__(self, work: Work, branch: Branch) -> None:
+        self._work = work
+        self._branch = branch
+
+    def model(
+        self,
+        name: str,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        section: str,
+        shape: Shape = "text",
+        parameters: Mapping[str, Any] | None = None,
+        hold: Hold | None = None,
+        redact: Sequence[Redaction] = (),
+    ) -> Prompted:
+        """Let a model speak into a section of the draft: await all of it, or read its `text()` while it comes.
+
+        Text goes on only after `hold` lets it and without what `redact` matches: to the log and to the caller alike.
+        A broken attempt is retried and its text is dead. Where it was read, the branch runs again as well.
+        """
+        question = self._question(name, messages, section, shape, parameters, caller())
+        return Prompted(self._work, self._branch, replace(question, guard=guard_of(hold, redact)))
+
+    def _question(
+        self,
+        name: str,
+        messages: Sequence[Mapping[str, Any]],
+        section: str,
+        shape: Shape,
+        parameters: Mapping[str, Any] | None,
+        site: Site,
+    ) -> Question:
+        request = ModelRequest(self._work.provider.name, tuple(messages), parameters or {})
+        return Question(name, request, section, shape, site)
+
+    def items(
+        self,
+        name: str,
+        messages: Sequence[Mapping[str, Any]],
+        output: type[M],
+        field: str,
+        *,
+        section: str = "values",
+    ) -> Items[M]:
+        """Let a model say a value of this type, and read the items of one of its lists, each once it is closed."""
+        return Items(self._typed(name, messages, section, caller()), output, field)
+
+    def partials(
+        self, name: str, messages: Sequence[Mapping[str, Any]], output: type[M], *, section: str = "values"
+    ) -> Partials[M]:
+        """Let a model say a value of this type, and read its fields as they close."""
+        return Partials(self._typed(name, messages, section, caller()), output)
+
+    def _typed(self, name: str, messages: Sequence[Mapping[str, Any]], section: str, site: Site) -> Pieces:
+        question = self._question(name, messages, section, "json", JSON_OBJECT, site)
+        return Prompted(self._work, self._branch, question).text()
+
+    def value(
+        self, name: str, messages: Sequence[Mapping[str, Any]], output: type[M], *, section: str = "values"
+    ) -> Coroutine[Any, Any, M]:
+        """Let a model say a value of this type. Its JSON is kept apart from the draft text that people read."""
+        return self._value(self._question(name, messages, section, "json", JSON_OBJECT, caller()), output)
+
+    async def _value(self, question: Question, output: type[M]) -> M:
+        said = await say_all(self._work, self._branch, question)
+        try:
+            return output.model_validate(intake.parse(said.text.encode(), 1_048_576))
+        except (ValidationError, NotStorable) as fault:
+            raise WorkflowFailed(
+                "malformed", "The model's answer does not have the form that was asked for.", retryable=True
+            ) from fault
+
+    def draft(
+        self, name: str, source: Callable[[], AsyncIterator[str]], *args: Any, section: str
+    ) -> Coroutine[Any, Any, str]:
+        """Draft text that the workflow's own code speaks, piece by piece; otherwise like `model`."""
+        return self._draft(name, source, args, section, caller())
+
+    async def _draft(
+        self, name: str, source: Callable[[], AsyncIterator[str]], args: tuple[Any, ...], section: str, site: Site
+    ) -> str:
+        work, branch = self._work, self._branch
+        async with work.calling(branch, "step", name, site, *args) as call:
+            if call.before is not None:
+                return "".join(work.memo.pieces(call.key))
+            await work.outside(branch)
+
+            async def speak(attempt: Attempt) -> str:
+                await recite(source(), attempt)
+                closing = {**call.closing(), "attempt": attempt.number}
+                body = events.Step(name=name, status="ok", output={"chars": len(attempt.text)}, **closing)
+                await work.close(branch, body, said=attempt.said, pieces=lambda: (attempt.text,))
+                return attempt.text
+
+            return await attempts(work, branch, call, (section, "text"), speak)
