@@ -90,12 +90,14 @@ async def take(
     taker: Taker,
     room: int,
     *,
+    on_trial: int = 0,
     suspects: int = 0,
     wait_s: float | None = None,
     up_s: float = 0.0,
 ) -> Found:
     """Claim what is next, up to `room` runs, and what only needs to be ended. With `wait_s` also what waited that long
-    to begin, or whose version nobody covers any more, as a worker sees it that has been there for `up_s`."""
+    to begin, or whose version nobody covers any more, as a worker sees it that has been there for `up_s`. Of the runs
+    that it carries, `suspects` may have killed workers, `on_trial` of them not for long yet."""
     result = await rows(
         connection,
         "take",
@@ -104,6 +106,7 @@ async def take(
             "owner": taker.owner,
             "lease_s": taker.lease_s,
             "room": min(room, TAKE_RUNS_MAX),
+            "on_trial": on_trial,
             "suspects": suspects,
             "tenant_max": taker.bounds.tenant_runs_max,
             "caller_max": taker.bounds.caller_runs_max,

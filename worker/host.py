@@ -84,13 +84,12 @@ class Host:
     def _room(self) -> int:
         return max(0, self._bench.settings.runs_max - len(self._runs))
 
-    def _on_trial(self) -> int:
-        """How many of our runs are under suspicion of killing workers, and have not stood their trial."""
-        now = self._loop.time()
-        return sum(
-            run.crashes >= TRIAL_TO_THE_END or (run.crashes > 1 and now - run.since < TRIAL_S)
-            for run in self._runs.values()
-        )
+    def _suspects(self) -> tuple[int, int]:
+        """How many of our runs are under suspicion of killing workers and have not stood their trial, and how many in
+        all."""
+        since = self._loop.time() - TRIAL_S
+        suspects = [run for run in self._runs.values() if run.crashes > 1]
+        return sum(run.crashes >= TRIAL_TO_THE_END or run.since > since for run in suspects), len(suspects)
 
     def _begin(self, run: queue.Taken) -> None:
         task = self._loop.create_task(self._carry(run))
@@ -192,12 +191,14 @@ class Host:
         if self._handover.is_set() or not (room or sweeping):
             return False
         async with self._taking:
+            on_trial, suspects = self._suspects()
             async with self._bench.engine.begin() as connection:
                 found = await queue.take(
                     connection,
                     self._taker,
                     room,
-                    suspects=self._on_trial(),
+                    on_trial=on_trial,
+                    suspects=suspects,
                     wait_s=self._queue_wait_s if sweeping else None,
                     up_s=self._loop.time() - self._since,
                 )

@@ -27,12 +27,12 @@ AS $$
     ), depth AS MATERIALIZED (
         SELECT greatest(1, p_rows / greatest(1, count(*)))::integer AS n FROM covered
     ), ahead AS MATERIALIZED (
-        SELECT c.tenant_id, c.subject, c.workflow, c.suspect, n.fresh, n.run_id, n.nth = d.n AS cut
+        SELECT c.tenant_id, c.subject, c.workflow, c.suspect, n.fresh, n.did, n.run_id, n.nth = d.n AS cut
         FROM depth d CROSS JOIN covered c CROSS JOIN LATERAL (
-            SELECT q.fresh, q.run_id, row_number() OVER (ORDER BY q.fresh, q.run_id) AS nth FROM runwire.queue q
+            SELECT q.fresh, q.did, q.run_id, row_number() OVER (ORDER BY q.fresh, q.did, q.run_id) AS nth FROM runwire.queue q
             WHERE q.waits AND q.tenant_id = c.tenant_id AND q.subject = c.subject AND q.workflow = c.workflow
               AND q.version = c.version AND q.suspect = c.suspect
-            ORDER BY q.fresh, q.run_id LIMIT d.n
+            ORDER BY q.fresh, q.did, q.run_id LIMIT d.n
         ) n
     ), carried AS MATERIALIZED (
         SELECT q.tenant_id, q.subject, count(*) AS n FROM runwire.queue q WHERE q.owner IS NOT NULL GROUP BY 1, 2
@@ -40,14 +40,14 @@ AS $$
         SELECT c.tenant_id, sum(c.n) AS n FROM carried c GROUP BY 1
     ), of_caller AS (
         SELECT a.*, coalesce(c.n, 0)
-            + row_number() OVER (PARTITION BY a.tenant_id, a.subject ORDER BY a.fresh, a.run_id) AS nth
+            + row_number() OVER (PARTITION BY a.tenant_id, a.subject ORDER BY a.fresh, a.did, a.run_id) AS nth
         FROM ahead a LEFT JOIN carried c ON c.tenant_id = a.tenant_id AND c.subject = a.subject
     ), of_tenant AS (
         SELECT o.*, coalesce(t.n, 0)
-            + row_number() OVER (PARTITION BY o.tenant_id ORDER BY o.nth, o.fresh, o.run_id) AS turn
+            + row_number() OVER (PARTITION BY o.tenant_id ORDER BY o.nth, o.fresh, o.did, o.run_id) AS turn
         FROM of_caller o LEFT JOIN carried_of_tenant t ON t.tenant_id = o.tenant_id
     )
-    SELECT row_number() OVER (ORDER BY o.turn, o.fresh, o.run_id), o.run_id, o.tenant_id, o.subject, o.workflow,
+    SELECT row_number() OVER (ORDER BY o.turn, o.fresh, o.did, o.run_id), o.run_id, o.tenant_id, o.subject, o.workflow,
         o.suspect, o.cut
     FROM of_tenant o ORDER BY 1
 $$;

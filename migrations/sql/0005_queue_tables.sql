@@ -24,8 +24,9 @@ CREATE TABLE runwire.coverage (
 
 -- One row per run that has not ended. It is in line (`waits`), carried by somebody (`owner`), or it rests until `due_at`.
 -- fresh: never begun. since: when it came into line. crashes: how often its owner fell silent with it aboard, as far as it
--- may have been the cause; blamed: the last time nobody else can have been. All of it but the crashes can be rebuilt from
--- the heads; without them a run that kills its workers is tried a few times more.
+-- may have been the cause; blamed: the last time nobody else can have been. taken_seq: where its log stood when it was taken;
+-- did: how much a suspect stored with its last owner, 0 for others. All of it but the crashes can be rebuilt from the heads;
+-- without them a run that kills its workers is tried a few times more.
 CREATE TABLE runwire.queue (
     run_id    uuid PRIMARY KEY,
     tenant_id uuid NOT NULL,
@@ -39,11 +40,14 @@ CREATE TABLE runwire.queue (
     blamed    boolean NOT NULL DEFAULT false,
     cancel    boolean NOT NULL DEFAULT false,
     crashes   integer NOT NULL DEFAULT 0,
+    taken_seq integer NOT NULL DEFAULT 0,
+    did       integer NOT NULL DEFAULT 0,
     owner     text,
     due_at    timestamptz
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
--- A lane: the runs of one caller, workflow and version, those that were begun before first, then the oldest.
-CREATE INDEX queue_lanes ON runwire.queue (tenant_id, subject, workflow, version, suspect, fresh, run_id) WHERE waits;
+-- A lane: the runs of one caller, workflow and version, those that were begun before first, then the oldest. Suspects have
+-- lanes of their own, in which those that did least before their owner died come first: they most likely did it.
+CREATE INDEX queue_lanes ON runwire.queue (tenant_id, subject, workflow, version, suspect, fresh, did, run_id) WHERE waits;
 CREATE INDEX queue_carried ON runwire.queue (owner, tenant_id, subject, workflow) WHERE owner IS NOT NULL;
 CREATE INDEX queue_kinds ON runwire.queue (workflow, version) WHERE waits;
 CREATE INDEX queue_due ON runwire.queue (due_at) WHERE due_at IS NOT NULL;
@@ -87,7 +91,8 @@ BEGIN
     IF NEW.status IN ('completed', 'failed', 'cancelled') THEN
         DELETE FROM runwire.queue WHERE run_id = NEW.run_id;
     ELSIF NEW.epoch <> OLD.epoch THEN
-        UPDATE runwire.queue SET owner = NEW.owner, waits = false, fresh = false, due_at = NULL, cancel = NEW.cancel
+        UPDATE runwire.queue SET owner = NEW.owner, waits = false, fresh = false, due_at = NULL, cancel = NEW.cancel,
+            taken_seq = NEW.seq
         WHERE run_id = NEW.run_id;
     ELSE
         UPDATE runwire.queue q SET cancel = NEW.cancel, due_at = NEW.due_at,

@@ -39,14 +39,15 @@ END;
 $$;
 
 -- Up to p_room runs for one worker that covers these versions, in the order of runwire.line, as far as the bounds of their
--- tenants, callers and workflows allow. Of suspects (see runwire.tend) a worker has few at a time: p_suspects are aboard.
+-- tenants, callers and workflows allow. Of suspects (see runwire.tend) a worker takes few at a time: p_suspects are aboard,
+-- p_on_trial of them not for long yet. One that three owners died with is taken by a worker that has no other suspect.
 -- Before them and beyond any bound, at most p_endings runs that only need to be ended: `why` says it: stopped (somebody asked
 -- for that), queue_wait (in line for longer than p_wait_s and never begun), or version_gone (for longer than the workflow
 -- allows nobody alive has covered its version). The last two are looked for when p_wait_s is given, by a worker that has
 -- been there for p_up_s. A last row without a run says that more could start now, on a worker with room or of another version.
 CREATE FUNCTION runwire.take(
-    p_owner text, p_lease_s double precision, p_room integer, p_suspects integer, p_names text[], p_versions integer[],
-    p_tenant_max integer, p_caller_max integer, p_endings integer, p_wait_s double precision, p_up_s double precision
+    p_owner text, p_lease_s double precision, p_room integer, p_on_trial integer, p_suspects integer,
+    p_names text[], p_versions integer[], p_tenant_max integer, p_caller_max integer, p_endings integer, p_wait_s double precision, p_up_s double precision
 ) RETURNS TABLE (
     run_id uuid, tenant_id uuid, epoch integer, seq integer, status text, cancel boolean, parked integer, crashes integer,
     blamed boolean, why text
@@ -66,7 +67,8 @@ DECLARE
     v_left    integer := p_endings;
     v_taken   integer := 0;
     v_more    boolean := false;
-    v_suspect integer;
+    v_trials  integer;
+    v_aboard  integer := p_suspects;
 BEGIN
     PERFORM runwire.lock_queue();
     FOR c IN
@@ -97,7 +99,7 @@ BEGIN
         UNION ALL
         SELECT 'w ' || q.workflow, count(*) FROM runwire.queue q WHERE q.owner IS NOT NULL GROUP BY 1
     ) b;
-    SELECT greatest(1, floor(sqrt(count(*) / 4.0)))::integer - p_suspects INTO v_suspect
+    SELECT greatest(1, floor(sqrt(count(*) / 4.0)))::integer - p_on_trial INTO v_trials
     FROM (SELECT FROM runwire.queue q WHERE q.waits AND q.suspect LIMIT 10000) s;
     FOR c IN
         SELECT l.*, q.crashes, q.blamed, coalesce(t.runs_max, p_tenant_max) AS tenant_max,
@@ -116,8 +118,9 @@ BEGIN
             EXIT;
         END IF;
         IF c.suspect THEN
-            CONTINUE WHEN v_suspect <= 0;
-            v_suspect := v_suspect - 1;
+            CONTINUE WHEN v_trials <= 0 OR (c.crashes > 2 AND v_aboard > 0);
+            v_trials := CASE WHEN c.crashes > 2 THEN 0 ELSE v_trials - 1 END;
+            v_aboard := v_aboard + 1;
         END IF;
         h := runwire.claim_waiting(c.run_id, p_owner, p_lease_s);
         CONTINUE WHEN h.run_id IS NULL;
@@ -180,7 +183,8 @@ $$;
 --
 -- An owner is dead when all that it carries has lapsed. Who of its runs killed it? If it carried one alone, that one. If
 -- exactly one of them was a suspect already, that one, and the others are not marked at all. Else each of them may have been
--- it. Twice marked is a suspect: workers then take only a few of them at a time, most often one, so that the next death tells.
+-- it, of several suspects each of these. Twice marked is a suspect: workers then take only a few of them at a time, most often
+-- one, so that the next death tells.
 -- A run that lapsed while its owner goes on with others was let go by its own fault.
 CREATE FUNCTION runwire.tend(p_names text[], p_versions integer[], p_lease_s double precision)
 RETURNS TABLE (due integer, lost integer)
@@ -202,21 +206,22 @@ BEGIN
     UPDATE runwire.queue q SET due_at = NULL, waits = true, since = clock_timestamp() WHERE q.due_at <= clock_timestamp();
     GET DIAGNOSTICS v_due = ROW_COUNT;
     WITH carried AS (
-        SELECT q.run_id, q.suspect, coalesce(h.lease_until, '-infinity') AS until,
+        SELECT q.run_id, q.suspect, h.seq - q.taken_seq AS did, coalesce(h.lease_until, '-infinity') AS until,
             max(coalesce(h.lease_until, '-infinity')) OVER aboard < clock_timestamp() AS dead,
             count(*) OVER aboard AS runs, count(*) FILTER (WHERE q.suspect) OVER aboard AS suspects
         FROM runwire.queue q JOIN runwire.head h USING (run_id)
         WHERE q.owner IS NOT NULL
         WINDOW aboard AS (PARTITION BY q.owner)
     ), lapsed AS (
-        SELECT c.run_id,
-            CASE WHEN c.dead AND c.suspects = 1 AND NOT c.suspect THEN 0 ELSE 1 END AS mark,
+        SELECT c.run_id, c.did,
+            CASE WHEN c.dead AND c.suspects > 0 AND NOT c.suspect THEN 0 ELSE 1 END AS mark,
             CASE WHEN NOT c.dead THEN true WHEN c.suspects = 1 THEN c.suspect ELSE c.runs = 1 END AS blamed
         FROM carried c
         WHERE c.dead OR c.until < clock_timestamp() - make_interval(secs => p_lease_s / 2)
     )
     UPDATE runwire.queue q SET owner = NULL, waits = true, since = clock_timestamp(), blamed = l.blamed,
-        crashes = q.crashes + l.mark, suspect = q.crashes + l.mark > 1
+        crashes = q.crashes + l.mark, suspect = q.crashes + l.mark > 1,
+        did = CASE WHEN q.crashes + l.mark > 1 THEN l.did ELSE 0 END
     FROM lapsed l WHERE q.run_id = l.run_id;
     GET DIAGNOSTICS v_lost = ROW_COUNT;
     RETURN QUERY SELECT v_due, v_lost;
