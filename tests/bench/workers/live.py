@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
 
 import httpx
@@ -30,7 +31,7 @@ WIDTH = len(word(0)) + 1
 class Told:
     """What one reader was told of its run."""
 
-    pieces: list[tuple[float, int]] = field(default_factory=list)  # when it came, which one
+    pieces: list[tuple[float, float, int]] = field(default_factory=list)  # when it came, when it was stored, which one
     events: int = 0
     gaps: int = 0
     ended: bool = False
@@ -41,6 +42,7 @@ class Live:
     """What was found."""
 
     late: list[float]  # due to delivered, in the steady state
+    stored: list[float]  # due to stored
     events: int
     missing: int
     cpu: dict[str, float]
@@ -54,8 +56,9 @@ def judge(reader: Reader) -> Told:
         told.ended = told.ended or type_ == "result"
         if type_ == "token":
             told.events += 1
-            text = json.loads(raw)["data"]["text"]
-            told.pieces += [(at, int(each[1:])) for each in text.split()]
+            event = json.loads(raw)
+            stored = datetime.fromisoformat(event["at"]).timestamp()
+            told.pieces += [(at, stored, int(each[1:])) for each in event["data"]["text"].split()]
     told.gaps = sum(after != before + 1 for before, after in pairwise(seqs))
     return told
 
@@ -91,15 +94,18 @@ async def _measure(at: Ground, runs: int, seconds: int) -> Live:
     await asyncio.wait([ended for _, ended in readers], timeout=seconds + 60)
     journal, clock = at.journal(), time.time() - time.monotonic()
     late: list[float] = []
+    stored: list[float] = []
     missing = events = 0
     for name, (reader, _) in zip(names, readers, strict=True):
         told = judge(reader)
         spoke = clock + journal[digest_of(name, words)]["first_piece_mono"]
-        late += [came - spoke - number / PACE for came, number in told.pieces if begin <= came <= end]
+        steady = [piece for piece in told.pieces if begin <= piece[0] <= end]
+        late += [came - spoke - number / PACE for came, _, number in steady]
+        stored += [kept - spoke - number / PACE for _, kept, number in steady]
         missing += abs(words - len(told.pieces)) + told.gaps + (not told.ended)
-        missing += [number for _, number in told.pieces] != [*range(words)]
+        missing += [number for _, _, number in told.pieces] != [*range(words)]
         events += told.events
-    return Live(late, events, missing, after.since(before))
+    return Live(late, stored, events, missing, after.since(before))
 
 
 def live(at: Ground, runs: int, seconds: int) -> list[Claim]:
@@ -114,6 +120,7 @@ def live(at: Ground, runs: int, seconds: int) -> list[Claim]:
         f"{runs} live runs x {PACE} pieces/s for {seconds} s, {runs} SSE readers, the model server on the same machine"
     )
     print(latency_line("    due at the model to delivered", found.late))
+    print(latency_line("    due at the model to stored", found.stored))
     print(f"    {pieces:,} pieces in {found.events:,} events; {found.missing} missing, doubled or out of order")
     print(f"    processor: {', '.join(f'{name} {share:.0%}' for name, share in found.cpu.items())}", flush=True)
     return [
