@@ -109,7 +109,7 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             settings=settings,
             lease_s=store.lease_s,
             # In a container every process is the first one: chance tells it from the one that died there before.
-            owner=f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}",
+            owner=f"{socket.gethostname()}/{secrets.token_hex(3)}/{os.getpid()}",
             clock_us=clock_us,
             metrics=carried,
         )
