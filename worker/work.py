@@ -14,6 +14,7 @@ from eventstore.recorder import Entry, RunWriter
 from worker.branches import Branch, come_to_rest
 from worker.declare import Workflow
 from worker.history import History, Range
+from worker.limits import limits_of
 from worker.llm.model import Model
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Call, Memo
@@ -104,6 +105,7 @@ class Work:
         self.provider = provider
         self.clock_us = clock_us
         self.graces = graces or Graces()
+        self.limits = limits_of(history.accepted.data["limits"])
         self.root = Branch("", None, history.accepted.at_us)
         self.asked = asked or Asked()
         self.waits = Waits(self.root)

@@ -85,11 +85,25 @@ class PolicyRef(BaseModel):
 
 
 class RunLimits(BaseModel):
-    """What a run may take at most."""
+    """What a run may take at most. Reached, each ends the run with `limit_<name>`. What is absent has its default
+    (worker/limits.py), or no bound; runs that were accepted before a limit existed lack it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     run_s: float
     attempts_max: int
+    step_s: float | None = None
+    first_byte_s: float | None = None
+    between_pieces_s: float | None = None
+    turns_max: int | None = None
+    tool_calls_max: int | None = None
+    tool_failures_max: int | None = None
+    output_bytes_max: int | None = None
+    events_max: int | None = None
+    hold_chars_max: int | None = None
+    parallel: int | None = None
+    on_end_s: float | None = None
+    tokens_max: int | None = None
+    cost_micro_usd: int | None = None
 
 
 class Accepted(Body):
