@@ -27,7 +27,8 @@ FINISH_MESSAGES: Final[Mapping[str, str]] = {
 }
 # Faults that another run may not meet; a failure is read from the log, which tells its code only.
 WORTH_ANOTHER_RUN: Final = frozenset(
-    {"connection", "timeout", "provider_busy", "stream_incomplete", "malformed", "unknown_finish"}
+    {"connection", "timeout", "limit_first_byte_s", "limit_between_pieces_s", "provider_busy"}
+    | {"stream_incomplete", "malformed", "unknown_finish"}
 )
 STOPPED: Final = (SIBLING, "Another part of the run failed; this one was stopped.")
 

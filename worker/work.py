@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from pydantic_core import from_json
@@ -12,6 +12,7 @@ from eventstore.domain import events
 from eventstore.domain.record import Fact
 from eventstore.recorder import Entry, RunWriter
 from worker.branches import Branch, come_to_rest
+from worker.budget import Bounded
 from worker.declare import Workflow
 from worker.history import History, Range
 from worker.limits import limits_of
@@ -20,7 +21,7 @@ from worker.llm.retrying import RetryPolicy
 from worker.memo import Call, Memo
 from worker.provenance import estimated
 from worker.speech import Attempt
-from worker.stops import Diverged, Halt, Misused, Site, Stop, StopReason
+from worker.stops import Diverged, Exhausted, Halt, Misused, Site, Stop, StopReason
 from worker.waits import Asked, Waits
 
 # Code that never ends although it was told to. It is kept here, asleep at its next call, because a task that nobody
@@ -97,15 +98,16 @@ class Work:
         graces: Graces | None = None,
     ) -> None:
         self.workflow = workflow
+        self.limits = limits_of(history.accepted.data["limits"])
         self.run_id = writer.run_id
         self.attempt = attempt
         self.writer = writer
         self.history = history
         self.memo = Memo(history, writer.run_id, workflow.code, workflow.version)
-        self.provider = provider
+        spent = lambda: history.usage  # noqa: E731
+        self.provider = replace(provider, model=Bounded(provider.model, self.limits, spent, self.exhausted))
         self.clock_us = clock_us
         self.graces = graces or Graces()
-        self.limits = limits_of(history.accepted.data["limits"])
         self.root = Branch("", None, history.accepted.at_us)
         self.asked = asked or Asked()
         self.waits = Waits(self.root)
@@ -127,7 +129,10 @@ class Work:
 
     def stop(self, reason: StopReason) -> None:
         """From now on every call raises Stop, whatever the code caught before; what goes on outside is cut off."""
-        self.refuse(Stop(reason))
+        self._end_with(Stop(reason))
+
+    def _end_with(self, halt: Halt) -> None:
+        self.refuse(halt)
         for task in [*self.tasks]:
             task.cancel()
 
@@ -135,6 +140,17 @@ class Work:
         """The run ends with this; the first one counts."""
         self.halt = self.halt or halt
         self.halted.set()
+
+    def exhausted(self, limit: str) -> Exhausted:
+        """A limit of the run is reached: all of it ends, and what goes on outside is cut off."""
+        halt = Exhausted(limit)
+        self._end_with(halt)
+        return halt
+
+    @property
+    def parallel(self) -> int:
+        """How many branches of one call may run beside each other."""
+        return min(self.workflow.parallel, self.limits.parallel)
 
     def look_back(self, end: str) -> None:
         """The code has ended in this way: has it asked for all that the log has?"""
