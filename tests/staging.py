@@ -12,6 +12,7 @@ from eventstore.domain.record import Fact
 from tests.carrying import Code, Scripted, declared
 from tests.owning import Owner, free, new_owner
 from tests.running import Runs
+from worker.llm.prices import own_prices
 from worker.registry import WORKFLOWS
 from worker.runner import advance
 from worker.settings import WorkerSettings
@@ -22,6 +23,7 @@ class Stage:
 
     def __init__(self, runs: Runs, engine: AsyncEngine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         self.runs = runs
+        self.prices = own_prices()
         self.model = Scripted({"a": ["A1 ", "A2 "], "b": ["B1 ", "B2 "]})
         self._engine = engine
         self._redis = redis
@@ -35,7 +37,8 @@ class Stage:
         return await self.runs.submit("story", {}, **limits)
 
     def own(self, run_id: UUID, handover: asyncio.Event | None = None) -> "asyncio.Task[None]":
-        owner = new_owner(self._engine, self._redis, self.model, WorkerSettings(grace_s=0.2, effect_grace_s=0.2))
+        settings = WorkerSettings(grace_s=0.2, effect_grace_s=0.2)
+        owner = new_owner(self._engine, self._redis, self.model, settings, prices=self.prices)
         task = asyncio.create_task(advance(owner.bench, run_id, handover or asyncio.Event()))
         self._owners.append((owner, task))
         return task

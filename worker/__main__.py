@@ -31,6 +31,7 @@ from worker.broker import HintBroker
 from worker.declare import Workflow
 from worker.host import Host
 from worker.limits import under
+from worker.llm.prices import own_prices, read_prices
 from worker.llm.provider import create_model
 from worker.llm.retrying import RetryPolicy
 from worker.llm.settings import ModelSettings
@@ -109,6 +110,7 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             owner=f"{socket.gethostname()}/{os.getpid()}",
             clock_us=clock_us,
             metrics=carried,
+            prices=read_prices(settings.prices) if settings.prices is not None else own_prices(),
         )
         broker = HintBroker(redis_url)
         host = Host(bench, handoff, redis, waiting=broker.waiting, sweep_s=store.sweep_s, forgotten_s=store.forgotten_s)

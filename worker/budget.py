@@ -10,7 +10,8 @@ from typing import Final
 
 from eventstore.domain.events import Usage
 from worker.limits import Limits
-from worker.llm.model import Model, ModelEnd, ModelRequest, Piece, ReasoningPiece, TextPiece
+from worker.llm.model import Model, ModelEnd, ModelFault, ModelRequest, Piece, ReasoningPiece, TextPiece
+from worker.llm.prices import Prices
 from worker.provenance import estimated
 from worker.stops import Exhausted
 
@@ -21,9 +22,15 @@ class Bounded:
     """A model that keeps to a run's limits."""
 
     def __init__(
-        self, model: Model, limits: Limits, spent: Callable[[], Usage], exhausted: Callable[[str], Exhausted]
+        self,
+        model: Model,
+        limits: Limits,
+        prices: Prices,
+        spent: Callable[[], Usage],
+        exhausted: Callable[[str], Exhausted],
     ) -> None:
         self._model = model
+        self._prices = prices
         self._limits = limits
         self._spent = spent
         self._exhausted = exhausted
@@ -37,6 +44,8 @@ class Bounded:
         return self._counted(bounded)
 
     async def _counted(self, request: ModelRequest) -> AsyncGenerator[Piece | ModelEnd, None]:
+        if self._limits.cost_micro_usd is not None and self._prices.of(request.model) is None:
+            raise ModelFault("price_unknown", "The model has no price, so no bound of cost can hold.", retryable=False)
         self._look(request, 0)
         heard, looked = 0, 0
         async with aclosing(self._model.stream(request)) as pieces:
@@ -50,9 +59,13 @@ class Bounded:
 
     def _look(self, request: ModelRequest, heard: int) -> None:
         """Raises Exhausted when what was spent, with what is being said just now, is what may be spent."""
-        spent = self._spent() + (estimated(heard) if heard else Usage())
-        if self._limits.tokens_max is not None and spent.input_tokens + spent.output_tokens >= self._limits.tokens_max:
+        limits, spent = self._limits, self._spent()
+        if heard:
+            spent = spent + self._prices.priced(estimated(heard), request.model)
+        if limits.tokens_max is not None and spent.input_tokens + spent.output_tokens >= limits.tokens_max:
             raise self._exhausted("tokens_max")
+        if limits.cost_micro_usd is not None and (spent.cost_micro_usd or 0) >= limits.cost_micro_usd:
+            raise self._exhausted("cost_micro_usd")
 
     async def aclose(self) -> None:
         """The model is not ours."""

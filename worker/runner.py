@@ -26,6 +26,7 @@ from worker.groups import live
 from worker.history import History, joined, read_history
 from worker.limits import LimitReached, limits_of
 from worker.llm.model import Model
+from worker.llm.prices import Prices, own_prices
 from worker.llm.retrying import RetryPolicy
 from worker.metrics import WorkerMetrics
 from worker.run import Run
@@ -55,6 +56,7 @@ class Bench:
     owner: str
     clock_us: Callable[[], int]
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
+    prices: Prices = field(default_factory=own_prices)
 
 
 async def advance(bench: Bench, run_id: UUID, handover: asyncio.Event) -> None:
@@ -154,7 +156,7 @@ class Ownership:
             workflow,
             self._writer,
             history,
-            Provider(bench.model, bench.model_name, bench.retries),
+            Provider(bench.model, bench.model_name, bench.retries, bench.prices),
             bench.clock_us,
             attempt=attempt,
             asked=asked,

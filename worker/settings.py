@@ -1,5 +1,7 @@
 """What a worker process may take, each limit with its unit."""
 
+from pathlib import Path
+
 from pydantic import Field, PositiveFloat, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -24,6 +26,7 @@ class WorkerSettings(BaseSettings):
     ceilings: dict[str, PositiveFloat] = Field(
         default={}, description="limits that no run may exceed, whatever its workflow says, as JSON by their names"
     )
+    prices: Path | None = Field(default=None, description="file of what models cost; unset: the one that comes along")
     start_s: float = Field(default=30.0, gt=0, description="a starting worker waits this long for the database")
 
     @field_validator("ceilings")

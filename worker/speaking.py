@@ -163,7 +163,7 @@ def finished(said: Spoken) -> Spoken:
 
 def model_call(work: Work, call: Call, attempt: Attempt, question: Question, end: ModelEnd) -> events.ModelCall:
     """How a call ended, and what it has cost; the run has spent that from here on."""
-    usage = usage_of(end, attempt.heard)
+    usage = work.priced(usage_of(end, attempt.heard), end.model_served)
     work.usage = work.usage + usage
     request, first_ms = question.request, end.first_piece_ms
     spoken_ms = end.total_ms - (first_ms or 0.0)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from pydantic_core import from_json
@@ -17,6 +17,7 @@ from worker.declare import Workflow
 from worker.history import History, Range
 from worker.limits import limits_of
 from worker.llm.model import Model
+from worker.llm.prices import Prices, own_prices
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Call, Memo
 from worker.provenance import estimated
@@ -36,6 +37,7 @@ class Provider:
     model: Model
     name: str
     retries: RetryPolicy
+    prices: Prices = field(default_factory=own_prices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ class Work:
         self.history = history
         self.memo = Memo(history, writer.run_id, workflow.code, workflow.version)
         spent = lambda: history.usage  # noqa: E731
-        self.provider = replace(provider, model=Bounded(provider.model, self.limits, spent, self.exhausted))
+        model = Bounded(provider.model, self.limits, provider.prices, spent, self.exhausted)
+        self.provider = replace(provider, model=model)
         self.clock_us = clock_us
         self.graces = graces or Graces()
         self.root = Branch("", None, history.accepted.at_us)
@@ -168,7 +171,11 @@ class Work:
     def aborted(self) -> events.Usage:
         """What the calls that were under way when the run stopped have cost, as far as we can tell."""
         heard = sum(attempt.heard for attempt in self.speaking)
-        return estimated(heard) if heard else events.Usage()
+        return self.priced(estimated(heard)) if heard else events.Usage()
+
+    def priced(self, usage: events.Usage, served: str | None = None) -> events.Usage:
+        """What was spent with what it cost, by the model that answered or else by the one that was asked."""
+        return self.provider.prices.priced(usage, served, self.provider.name)
 
     async def go_on(self, branch: Branch) -> None:
         """Each call asks first whether it may."""
@@ -237,6 +244,7 @@ class Work:
         usage: events.Usage | None = None,
     ) -> Fact:
         """Store that an attempt failed, what is dead with it and what it cost; the memory forgets it as well."""
+        usage = self.priced(usage) if usage is not None else None
         self.usage = self.usage + (usage or events.Usage())
         body = events.Retry(
             what=what,

@@ -4,14 +4,18 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 import pytest
 
+from eventstore.domain.run import fold
+from eventstore.domain.transcript import public
 from tests.carrying import Code, Nothing
 from tests.staging import Stage
 from worker.declare import Check
 from worker.limits import REACHED
+from worker.llm.prices import Price, Prices
 from worker.run import Run
 
 Begun = Callable[[Run], Awaitable[object]]
@@ -38,19 +42,18 @@ async def hangs() -> None:
     await asyncio.Event().wait()
 
 
-async def hangs_whatever_it_is_told() -> None:
-    while True:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            if RELEASED.is_set():
-                raise
+async def hangs_although_it_is_cancelled() -> None:
+    try:
+        await hangs()
+    except asyncio.CancelledError:
+        await hangs()
 
 
 def hangs_in_a_thread() -> None:
     RELEASED.wait(30)
 
 
+DEAR: Final = Prices("test", {"scripted-1": Price(input=Decimal(1), output=Decimal(2))})
 RELEASED: Final = threading.Event()
 
 
@@ -59,7 +62,7 @@ async def step(run: Run) -> None:
 
 
 async def deaf_step(run: Run) -> None:
-    await run.step("wait", hangs_whatever_it_is_told)
+    await run.step("wait", hangs_although_it_is_cancelled)
 
 
 async def blocking_step(run: Run) -> None:
@@ -138,6 +141,9 @@ TABLE: Final = (
     Row("tokens_max", 10, calls),
     Row("tokens_max", 300, one_long_call),
     Row("tokens_max", 300, read_long_call),
+    Row("cost_micro_usd", 20, calls),
+    Row("cost_micro_usd", 600, one_long_call),
+    Row("cost_micro_usd", 600, read_long_call),
 )
 
 
@@ -155,6 +161,7 @@ def caught(row: Row) -> Code:
 @pytest.mark.parametrize("row", TABLE, ids=str)
 async def test_each_limit_reached_is_named_and_leaves_a_partial_result(stage: Stage, row: Row) -> None:
     stage.model.script = {**stage.model.script, "held": ["long "] * 60, "endless": ["word after word "] * 10_000}
+    stage.prices = DEAR
     stage.play(caught(row))
     run_id = await stage.submit(**{row.limit: row.value}, **row.more)
     try:
@@ -172,3 +179,40 @@ async def test_each_limit_reached_is_named_and_leaves_a_partial_result(stage: St
 def _said(limit: str, end: Any) -> str:
     """A step says its name as well, and what was held back how much it was."""
     return str(end.data["message"]) if limit in ("step_s", "hold_chars_max") else REACHED[limit]
+
+
+async def test_a_bound_of_cost_cannot_be_kept_for_a_model_without_a_price(stage: Stage) -> None:
+    stage.prices = Prices("test", {})
+    stage.play(caught(Row("cost_micro_usd", 100, calls)))
+    facts = await stage.ended(await stage.submit(cost_micro_usd=100))
+    assert (facts[-1].type, facts[-1].data["code"]) == ("error", "price_unknown")
+    assert stage.model.asked == []
+
+
+async def test_what_dead_attempts_cost_is_in_their_retries_and_all_attempts_sum_to_the_cost(stage: Stage) -> None:
+    stage.prices = DEAR
+    stage.model.cuts = {"a": [1, 2]}
+
+    async def story(run: Run, _: Nothing) -> Nothing:
+        said = await run.model("tell", ask("a"), section="a")
+        async for _piece in run.model("tell", ask("b"), section="b").text():
+            pass
+        return await run.validate(Nothing(text=said.text), [])
+
+    stage.play(story)
+    facts = await stage.ended(await stage.submit())
+    told = [fact.data["usage"] for fact in facts if fact.type in ("model_call", "retry")]
+    assert [each["source"] for each in told] == ["estimated"] * 4
+    assert all(each["prices"] == "test" and each["cost_micro_usd"] == 2 * each["output_tokens"] for each in told)
+    result = facts[-1].data["usage"]
+    assert result["cost_micro_usd"] == sum(each["cost_micro_usd"] for each in told) > 0
+    assert public(fold(facts))["usage"] == result
+
+
+async def test_tokens_without_a_price_are_told_as_such_and_never_as_a_cost_of_nothing(stage: Stage) -> None:
+    stage.prices = Prices("test", {})
+    stage.play(caught(Row("tokens_max", 0, calls)))
+    facts = await stage.ended(await stage.submit())
+    usage = facts[-1].data["usage"]
+    assert "cost_micro_usd" not in usage
+    assert usage["unpriced_tokens"] == usage["output_tokens"] == 20
