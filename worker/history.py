@@ -196,7 +196,7 @@ class History:
 
     def _spend(self, fact: Fact) -> None:
         if (told := fact.data.get("usage")) is not None:
-            self.usage = self.usage + Usage.model_validate(told)
+            self.usage = self.usage + Usage.told(told)
 
     def _try(self, key: str, attempt: int) -> None:
         self.attempts[key] = max(self.attempts.get(key, 0), attempt)

@@ -25,6 +25,7 @@ from pydantic import BaseModel, TypeAdapter
 from eventstore.domain import events
 from eventstore.domain.record import EPOCH_START
 from worker import asking
+from worker.arriving import AsDone
 from worker.asking import ASK_S, Answer
 from worker.branches import Branch
 from worker.checks import outcomes_of
@@ -247,13 +248,35 @@ class Run(Talk):
         """
         every = [*items]
         codes: list[tuple[str, Code]] = [(str(key(item)), self._coded(fn, item)) for item in every]
-
-        def told(done: int) -> None:
-            if milestone is not None:
-                self._work.milestone(self._branch, milestone, None, done, len(every))
-
-        at_once = min(parallel or self._work.parallel, self._work.parallel)
+        told, at_once = self._counting(milestone, len(every)), self._at_once(parallel)
         return self._group("each", codes, caller(), at_once, collect=on_error == "collect", told=told)
+
+    def as_done(
+        self,
+        items: Iterable[I],
+        fn: "Callable[[Run, I], Awaitable[T]]",
+        *,
+        key: Callable[[I], object],
+        parallel: int | None = None,
+        milestone: str | None = None,
+    ) -> AsDone[T]:
+        """Like `each`, but `async for` gives the values one by one, in the order in which the log has their ends.
+
+        The first failure is raised in its turn and stops the others; so does leaving `async with run.as_done(...)`.
+        """
+        every = [*items]
+        codes: list[tuple[str, Code]] = [(str(key(item)), self._coded(fn, item)) for item in every]
+        told = self._counting(milestone, len(every))
+        return AsDone(self._work, self._branch, codes, caller(), self._at_once(parallel), told)
+
+    def _counting(self, milestone: str | None, total: int) -> Callable[[int], None] | None:
+        """How many are done, told by this milestone."""
+        if milestone is None:
+            return None
+        return lambda done: self._work.milestone(self._branch, milestone, None, done, total)
+
+    def _at_once(self, parallel: int | None) -> int:
+        return min(parallel or self._work.parallel, self._work.parallel)
 
     async def _group(
         self,

@@ -142,7 +142,7 @@ async def attempts(
         why = (told.fault.code, told.fault.message_safe)
         usage = dead_usage(told.fault, speaking.heard)
         fact = await work.retry(
-            "model", call.key, why, dead, speaking.number, again=more, wait_s=told.wait_s, usage=usage
+            "model", call.key, why, dead, speaking.number, again=more, wait_s=told.wait_s, usage=usage, branch=branch
         )
         branch.open = None
         branch.passed(fact.seq, fact.at_us)

@@ -242,6 +242,7 @@ class Work:
         again: bool,
         wait_s: float = 0.0,
         usage: events.Usage | None = None,
+        branch: Branch | None = None,
     ) -> Fact:
         """Store that an attempt failed, what is dead with it and what it cost; the memory forgets it as well."""
         usage = self.priced(usage) if usage is not None else None
@@ -257,7 +258,12 @@ class Work:
             wait_s=round(wait_s, 3),
             usage=usage,
         )
-        entry = await self.writer.record(body)
+        entry = self.writer.push(body)
+        if branch is not None:
+            branch.waits_for = entry
+        await self.writer.stored(entry)
+        if branch is not None:
+            branch.waits_for = None
         fact = fact_of(entry, body)
         self.history.learn(fact)
         return fact

@@ -4,6 +4,7 @@ A type is added together with its producer, its life-cycle row, its fold case, i
 docs/events.md and its test. The stored name never changes.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -65,6 +66,11 @@ class Usage(BaseModel):
     cost_micro_usd: int | None = None
     unpriced_tokens: int | None = None
     prices: str | None = None
+
+    @classmethod
+    def told(cls, data: Mapping[str, Any]) -> "Usage":
+        """As an event tells it; what a newer release says of it besides is left out."""
+        return cls.model_validate({name: value for name, value in data.items() if name in cls.model_fields})
 
     def __add__(self, other: "Usage") -> "Usage":
         rank = ("none", "provider", "estimated")

@@ -134,13 +134,13 @@ def _finding(state: RunState, fact: Fact) -> None:
 
 
 def _model_call(state: RunState, fact: Fact) -> None:
-    state.usage = state.usage + Usage.model_validate(fact.data.get("usage", {}))
+    state.usage = state.usage + Usage.told(fact.data.get("usage", {}))
 
 
 def _retry(state: RunState, fact: Fact) -> None:
     """Take back what is superseded: afterwards the state is as if it had never been said."""
     state.retries = state.retries.plus(fact.data)
-    state.usage = state.usage + Usage.model_validate(fact.data.get("usage", {}))  # what is dead was paid for as well
+    state.usage = state.usage + Usage.told(fact.data.get("usage", {}))  # what is dead was paid for as well
     dead = [(first, last) for first, last in fact.data.get("superseded", ())]
     if not dead:
         return
@@ -190,7 +190,7 @@ def _cancel_requested(state: RunState, fact: Fact) -> None:
 
 
 def _cancel_observed(state: RunState, fact: Fact) -> None:
-    state.usage = state.usage + Usage.model_validate(fact.data.get("usage", {}))
+    state.usage = state.usage + Usage.told(fact.data.get("usage", {}))
 
 
 def _result(state: RunState, fact: Fact) -> None:
