@@ -16,6 +16,7 @@ from eventstore.domain.manifest import Manifest, Sample
 from eventstore.domain.run import RunState
 from eventstore.domain.transcript import section_text
 from worker.digests import folder_digest
+from worker.limits import declared_limits
 
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -133,7 +134,7 @@ def workflow(
     partial: Callable[[RunView], Mapping[str, Any] | BaseModel | None],
     limits: RunLimits | None = None,
     title_field: str | None = None,
-    parallel: int = 8,
+    parallel: int | None = None,
 ) -> Callable[[Callable[..., Awaitable[BaseModel]]], Workflow]:
     """Declare a workflow: one async function over `run` and its input."""
 
@@ -145,8 +146,11 @@ def workflow(
                 raise ValueError(f"{name}: {model.__name__} must forbid extra fields, or typing errors pass unseen")
         if not milestones or len(set(milestones)) != len(milestones):
             raise ValueError(f"{name}: milestones must be named, each once")
-        if parallel < 1:
+        if parallel is not None and parallel < 1:
             raise ValueError(f"{name}: parallel is how many branches run beside each other, at least 1")
+        whole = declared_limits(name, limits)
+        if parallel is not None:
+            whole = whole.model_copy(update={"parallel": parallel})
         folder = Path(inspect.getfile(fn)).parent
         return Workflow(
             name=name,
@@ -159,10 +163,10 @@ def workflow(
                 Milestone(state=re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_"), label=label)
                 for label in milestones
             ),
-            limits=limits or RunLimits(run_s=180.0, attempts_max=3),
+            limits=whole,
             partial=partial,
             title_field=title_field,
-            parallel=parallel,
+            parallel=whole.parallel or 1,
             fn=fn,
             folder=folder,
             code=folder_digest(folder),

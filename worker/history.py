@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from eventstore.domain.events import Usage
 from eventstore.domain.record import Fact
 
 CLOSING: Final = frozenset({"step", "model_call", "tool_result", "finding", "validation", "escalation"})
@@ -86,6 +87,7 @@ class History:
     code: str | None = None
     version: int | None = None
     cancel: Fact | None = None
+    usage: Usage = field(default_factory=Usage)  # all that was spent, what is dead included
 
     def learn(self, fact: Fact) -> None:
         """One more event of the log."""
@@ -118,6 +120,7 @@ class History:
         """A call has ended, having said these pieces at these places."""
         key = fact.data["key"]
         self.open.pop(key, None)
+        self._spend(fact)
         intent = self.intents.pop(key, None)
         self._place(fact)
         seqs = joined([*said, *(intent.seqs if intent else ()), (fact.seq, fact.seq)])
@@ -191,6 +194,10 @@ class History:
         if text is not None:
             opened.pieces.append(text)
 
+    def _spend(self, fact: Fact) -> None:
+        if (told := fact.data.get("usage")) is not None:
+            self.usage = self.usage + Usage.told(told)
+
     def _try(self, key: str, attempt: int) -> None:
         self.attempts[key] = max(self.attempts.get(key, 0), attempt)
 
@@ -199,6 +206,7 @@ class History:
 
     def _retry(self, fact: Fact) -> None:
         data, key = fact.data, fact.data["key"]
+        self._spend(fact)
         self.bury([(first, last) for first, last in data["superseded"]])
         self._try(key, data["attempt"])
         if data["what"] == "run":

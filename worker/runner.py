@@ -3,9 +3,7 @@
     claim -> read the log -> say `started` -> supersede what an earlier owner left half said -> run the workflow's code
           -> result | cancelled | error, exactly one, last
 
-The log decides every race. A result that comes after a cancel request is refused by the append, and the run ends
-`cancelled` with the validated value as its partial result. An owner that was fenced says nothing more: the run is
-somebody else's, who will end it.
+An owner that was fenced says nothing more: the run is somebody else's, who will end it. How a run ends is in `finish`.
 """
 
 import asyncio
@@ -19,25 +17,26 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import catalogue, log
 from eventstore.domain import events
-from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable
-from eventstore.domain.record import Fact
-from eventstore.domain.run import RunState, fold
-from eventstore.domain.transcript import partial as default_partial
+from eventstore.domain.errors import EventStoreError, Fenced, NotStorable
 from eventstore.recorder import Recorder, RunWriter
-from worker import endings
 from worker.asking import lapse
 from worker.declare import Workflow
-from worker.digests import digest
+from worker.finish import Finish
 from worker.groups import live
 from worker.history import History, joined, read_history
+from worker.limits import LimitReached, limits_of
 from worker.llm.model import Model
+from worker.llm.prices import Prices, own_prices
 from worker.llm.retrying import RetryPolicy
 from worker.metrics import WorkerMetrics
 from worker.run import Run
 from worker.settings import WorkerSettings
-from worker.stops import Diverged, Misused, StopReason, WorkflowFailed
+from worker.stops import Diverged, Exhausted, Misused, StopReason, WorkflowFailed
+from worker.told import Told, read_facts
 from worker.waits import Asked, asked_us, has_news, read_asked
 from worker.work import Graces, Provider, Work, look_at
+
+__all__ = ["Bench", "Ownership", "advance", "carry_out", "read_facts", "superseding"]
 
 logger = structlog.get_logger(__name__)
 
@@ -57,18 +56,7 @@ class Bench:
     owner: str
     clock_us: Callable[[], int]
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
-
-
-async def read_facts(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[Fact]:
-    """The whole log of a run from a cursor on."""
-    facts: list[Fact] = []
-    while True:
-        async with engine.connect() as connection:
-            page = await log.read_after(connection, run_id, after)
-        facts += [event.fact() for event in page.events]
-        if not page.more:
-            return facts
-        after = page.events[-1].seq
+    prices: Prices = field(default_factory=own_prices)
 
 
 async def advance(bench: Bench, run_id: UUID, handover: asyncio.Event) -> None:
@@ -104,36 +92,35 @@ class Ownership:
         self._bench = bench
         self._writer = writer
         self._handover = handover
-        self._facts: list[Fact] = []
-        self._folded = RunState()
-        self._folded_to = 0
+        self._told = Told(bench.engine, writer)
+        self._finish = Finish(writer, self._told, bench.clock_us, bench.metrics, bench.settings.assemble_s)
 
     async def carry(self) -> bool:
         """Everything between the claim and the terminal event, or the next wait; whether to claim it again at once."""
-        await self._read_on()
-        asked = read_asked(self._facts)
+        asked = read_asked(await self._told.read_on())
         if await lapse(self._bench.engine, self._writer.run_id, asked, self._bench.clock_us):
-            await self._read_on()
-        history = read_history(self._facts)
+            await self._told.read_on()
+        history = read_history(self._told.facts)
         workflow = self._bench.workflows.get(history.accepted.data["workflow"])
         if history.cancel is not None:
             await self._supersede(history)
-            await self._end_cancelled(workflow, None, None)
+            await self._finish.cancelled(workflow, None, None)
             return False
         attempt = self._writer.epoch - history.handovers - self._parked
-        if attempt > history.accepted.data["limits"]["attempts_max"]:
-            await self._end_error(workflow, "attempts_exhausted", "The run failed too often and was given up.")
+        limits = limits_of(history.accepted.data["limits"])
+        if attempt > limits.attempts_max:
+            await self._finish.error(workflow, "attempts_exhausted", "The run failed too often and was given up.")
             return False
         await self._start(history, workflow, attempt)
         if not history.started:
             self._bench.metrics.first_event(history.accepted.at_us, self._writer.last_us)
         if workflow is None:
-            await self._end_error(workflow, "workflow_unknown", "No worker knows this workflow.")
+            await self._finish.error(workflow, "workflow_unknown", "No worker knows this workflow.")
             return False
         try:
             value = workflow.input.model_validate_json(await self._input())
         except ValidationError:
-            await self._end_error(workflow, "input_refused", "The input does not fit this version of the workflow.")
+            await self._finish.error(workflow, "input_refused", "The input does not fit this version of the workflow.")
             return False
         return await self._work(workflow, history, value, attempt)
 
@@ -160,21 +147,22 @@ class Ownership:
         await self._writer.flush()
 
     async def _work(self, workflow: Workflow, history: History, value: BaseModel, attempt: int) -> bool:
-        bench, asked = self._bench, read_asked(self._facts)
+        bench, asked = self._bench, read_asked(self._told.facts)
         ends_us = self._ends_us(history, asked)
         if ends_us <= self._writer.last_us:  # before the code could go to sleep again
-            await self._end_error(workflow, "limit_run_s", "The run took longer than it may.", retryable=True)
+            await self._finish.failed(workflow, LimitReached("run_s"))
             return False
         work = Work(
             workflow,
             self._writer,
             history,
-            Provider(bench.model, bench.model_name, bench.retries),
+            Provider(bench.model, bench.model_name, bench.retries, bench.prices),
             bench.clock_us,
             attempt=attempt,
             asked=asked,
             graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
         )
+        self._writer.events_max = work.limits.events_max
         task = asyncio.create_task(carry_out(work, value), name=f"run {self._writer.run_id}")
         task.add_done_callback(look_at)
         seen_us = await self._watch(task, work, (ends_us - self._writer.last_us) / 1e6)
@@ -186,24 +174,24 @@ class Ownership:
         if work.stopped == "handover":
             await self._hand_over()
         elif work.stopped == "cancel":
-            await self._end_cancelled(workflow, work, seen_us)
+            await self._finish.cancelled(workflow, work, seen_us)
         elif work.stopped == "deadline":
-            await self._end_error(workflow, "limit_run_s", "The run took longer than it may.", retryable=True)
+            await self._finish.failed(workflow, LimitReached("run_s"))
         else:
             await self._end(workflow, work, task)
         return False
 
     def _ends_us(self, history: History, asked: Asked) -> int:
         """When the run's time is over, by the database's clock; it stands still while a person is asked."""
-        limit_us = round(float(history.accepted.data["limits"]["run_s"]) * 1e6)
+        limit_us = round(limits_of(history.accepted.data["limits"]).run_s * 1e6)
         return history.accepted.at_us + limit_us + asked_us(asked, self._writer.last_us)
 
     async def _park(self, work: Work, ends_us: int) -> bool:
         """Give the run back until it is due. True when what it waits for came while we were leaving."""
         await self._writer.flush()
-        await self._read_on()
+        await self._told.read_on()
         # A place where the log never is: what we just read is news to the code that is waiting.
-        upto = 0 if has_news(work.waits, read_asked(self._facts)) else self._facts[-1].seq
+        upto = 0 if has_news(work.waits, read_asked(self._told.facts)) else self._told.facts[-1].seq
         due_us = work.waits.due_us(ends_us)
         async with self._bench.engine.begin() as connection:
             told = await log.suspend(connection, self._writer.run_id, self._writer.epoch, upto, due_us)
@@ -221,7 +209,8 @@ class Ownership:
             ("suspend", asyncio.create_task(work.waits.all_wait())),
         )
         halted = asyncio.create_task(work.halted.wait())  # by itself: code and history disagree, or it cannot be kept
-        waits = [halted, *(wait for _, wait in reasons)]
+        full = asyncio.create_task(self._writer.full.wait())
+        waits = [halted, full, *(wait for _, wait in reasons)]
         try:
             await asyncio.wait([task, *waits], return_when=asyncio.FIRST_COMPLETED)
             seen_us = self._bench.clock_us()
@@ -229,6 +218,9 @@ class Ownership:
                 return None
             if (reason := next((reason for reason, wait in reasons if wait.done()), None)) is not None:
                 work.stop(reason)
+            elif full.done():
+                work.exhausted("events_max")
+            if work.stopped is not None or isinstance(work.halt, Exhausted):
                 task.cancel()
             await self._see_off(task, work)
             return seen_us
@@ -255,67 +247,30 @@ class Ownership:
         ended = asyncio.CancelledError() if not task.done() or task.cancelled() else task.exception()
         fault = run.halt or ended
         if fault is None:
-            await self._end_result(workflow, run, task.result())
+            await self._finish.result(workflow, run, task.result())
         elif isinstance(fault, NotStorable):
-            await self._end_error(workflow, "not_storable", str(fault))
+            await self._finish.error(workflow, "not_storable", str(fault))
         elif isinstance(fault, EventStoreError):
             raise fault
+        elif isinstance(fault, Exhausted):
+            await self._finish.failed(workflow, LimitReached(fault.limit))
         elif isinstance(fault, WorkflowFailed):
-            await self._end_error(workflow, fault.code, fault.message, retryable=fault.retryable)
+            await self._finish.failed(workflow, fault)
         elif isinstance(fault, Diverged):
             logger.error("code and history disagree", run_id=str(run.run_id), what=str(fault))
-            await self._end_error(workflow, "diverged", "The workflow's code changed while the run was under way.")
+            await self._finish.error(workflow, "diverged", "The workflow's code changed while the run was under way.")
         elif isinstance(fault, Misused):
             logger.error("a workflow calls what cannot be brought back", run_id=str(run.run_id), what=str(fault))
-            await self._end_error(workflow, "workflow_misuse", "The workflow's code has a fault and was stopped.")
+            await self._finish.error(workflow, "workflow_misuse", "The workflow's code has a fault and was stopped.")
         else:
             logger.error("a workflow raised", run_id=str(run.run_id), workflow=workflow.name, exc_info=fault)
-            await self._end_error(workflow, "workflow_failed", "The workflow failed.", retryable=True)
-
-    async def _end_result(self, workflow: Workflow, run: Work, output: BaseModel) -> None:
-        if digest(output) not in run.validated:
-            await self._end_error(workflow, "not_validated", "The workflow returned a value that was not validated.")
-            return
-        state = await self._state()
-        try:
-            await self._writer.record(endings.result(output, state, state.usage))
-        except NotStorable as fault:
-            await self._end_error(workflow, "not_storable", str(fault))
-        except AppendRefused:
-            if self._writer.drop_refused() is None or not self._writer.cancel.is_set():
-                raise
-            await self._end_cancelled(workflow, run, self._bench.clock_us(), validated=True)
-
-    async def _end_cancelled(
-        self, workflow: Workflow | None, run: Work | None, seen_us: int | None, *, validated: bool = False
-    ) -> None:
-        if run is not None and seen_us is not None:
-            self._writer.push(
-                events.CancelObserved(seen_us=seen_us, model_closed_us=run.model_closed_us, usage=run.aborted())
-            )
-        state = await self._state()
-        made = await self._assemble(workflow, state)
-        if run is not None:
-            made.missing.extend(f"whether {effect.name} took place" for effect in run.effects.values())
-        await self._writer.record(endings.cancelled(state.cancel, made, validated))
-        for asked in (fact for fact in self._facts if fact.type == "cancel_requested"):
-            self._bench.metrics.cancelled(asked.at_us, self._writer.last_us)
-
-    async def _end_error(self, workflow: Workflow | None, code: str, message: str, *, retryable: bool = False) -> None:
-        state = await self._state()
-        made = await self._assemble(workflow, state)
-        try:
-            await self._writer.record(endings.error(code, message, made, retryable=retryable))
-        except AppendRefused:
-            if self._writer.drop_refused() is None:
-                raise
-            await self._end_cancelled(workflow, None, None)
+            await self._finish.error(workflow, "workflow_failed", "The workflow failed.", retryable=True)
 
     async def _hand_over(self) -> None:
         """Give the run back on purpose: what is half said is dead, and the next owner need not wait for the lease."""
         await self._writer.flush()
-        await self._read_on()
-        history = read_history(self._facts)
+        await self._told.read_on()
+        history = read_history(self._told.facts)
         left_open = history.left_open()
         key = left_open[0][0] if left_open else "run"
         dead = joined(one for _, told in left_open for one in told)
@@ -333,23 +288,6 @@ class Ownership:
         )
         async with self._bench.engine.begin() as connection:
             await log.release(connection, self._writer.run_id, self._writer.epoch)
-
-    async def _read_on(self) -> None:
-        """What was stored since we last looked. The log behind us is ours alone while nobody fences us."""
-        after = self._facts[-1].seq if self._facts else 0
-        self._facts += await read_facts(self._bench.engine, self._writer.run_id, after)
-
-    async def _state(self) -> RunState:
-        await self._writer.flush()
-        await self._read_on()
-        self._folded = fold(self._facts[self._folded_to :], self._folded)
-        self._folded_to = len(self._facts)
-        return self._folded
-
-    async def _assemble(self, workflow: Workflow | None, state: RunState) -> endings.Assembled:
-        if workflow is None:
-            return endings.Assembled(default_partial(state), "default", [m["label"] for m in state.plan])
-        return await endings.assemble(workflow, state, self._bench.settings.assemble_s)
 
 
 def superseding(history: History) -> list[events.Retry]:

@@ -1,9 +1,12 @@
 """What a worker process may take, each limit with its unit."""
 
-from pydantic import Field
+from pathlib import Path
+
+from pydantic import Field, PositiveFloat, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eventstore.scrape import Address
+from worker.limits import LIMITS
 
 
 class WorkerSettings(BaseSettings):
@@ -20,4 +23,15 @@ class WorkerSettings(BaseSettings):
     drain_s: float = Field(default=5.0, gt=0, description="a stopping worker hands its runs back within this time")
     worker_metrics: Address | None = Field(default=None, description="address of a worker's metrics; unset: none")
     workflows: str = Field(default="", description="folders with workflows of one's own, split by `:`")
+    ceilings: dict[str, PositiveFloat] = Field(
+        default={}, description="limits that no run may exceed, whatever its workflow says, as JSON by their names"
+    )
+    prices: Path | None = Field(default=None, description="file of what models cost; unset: the one that comes along")
     start_s: float = Field(default=30.0, gt=0, description="a starting worker waits this long for the database")
+
+    @field_validator("ceilings")
+    @classmethod
+    def _known_limits(cls, ceilings: dict[str, float]) -> dict[str, float]:
+        if unknown := sorted(ceilings.keys() - LIMITS):
+            raise ValueError(f"there is no limit {', '.join(unknown)}; there are {', '.join(LIMITS)}")
+        return ceilings

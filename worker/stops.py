@@ -57,6 +57,14 @@ class Left(Halt):
     """This part of the run goes on no more: another part beside it has failed, or it ended before its calls did."""
 
 
+class Exhausted(Halt):
+    """A limit of the run is reached, named as in its first event."""
+
+    def __init__(self, limit: str) -> None:
+        self.limit = limit
+        super().__init__(limit)
+
+
 class Rewind(Halt):
     """A stream broke that this branch was reading: whatever it made of it is dead, and the branch runs again."""
 

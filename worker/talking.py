@@ -47,7 +47,8 @@ class Talk:
         A broken attempt is retried and its text is dead. Where it was read, the branch runs again as well.
         """
         question = self._question(name, messages, section, shape, parameters, caller())
-        return Prompted(self._work, self._branch, replace(question, guard=guard_of(hold, redact)))
+        guard = guard_of(hold, redact, self._work.limits.hold_chars_max)
+        return Prompted(self._work, self._branch, replace(question, guard=guard))
 
     def _question(
         self,

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from pydantic_core import from_json
@@ -12,14 +12,17 @@ from eventstore.domain import events
 from eventstore.domain.record import Fact
 from eventstore.recorder import Entry, RunWriter
 from worker.branches import Branch, come_to_rest
+from worker.budget import Bounded
 from worker.declare import Workflow
 from worker.history import History, Range
+from worker.limits import limits_of
 from worker.llm.model import Model
+from worker.llm.prices import Prices, own_prices
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Call, Memo
 from worker.provenance import estimated
 from worker.speech import Attempt
-from worker.stops import Diverged, Halt, Misused, Site, Stop, StopReason
+from worker.stops import Diverged, Exhausted, Halt, Misused, Site, Stop, StopReason
 from worker.waits import Asked, Waits
 
 # Code that never ends although it was told to. It is kept here, asleep at its next call, because a task that nobody
@@ -34,6 +37,7 @@ class Provider:
     model: Model
     name: str
     retries: RetryPolicy
+    prices: Prices = field(default_factory=own_prices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +100,15 @@ class Work:
         graces: Graces | None = None,
     ) -> None:
         self.workflow = workflow
+        self.limits = limits_of(history.accepted.data["limits"])
         self.run_id = writer.run_id
         self.attempt = attempt
         self.writer = writer
         self.history = history
         self.memo = Memo(history, writer.run_id, workflow.code, workflow.version)
-        self.provider = provider
+        spent = lambda: history.usage  # noqa: E731
+        model = Bounded(provider.model, self.limits, provider.prices, spent, self.exhausted)
+        self.provider = replace(provider, model=model)
         self.clock_us = clock_us
         self.graces = graces or Graces()
         self.root = Branch("", None, history.accepted.at_us)
@@ -125,7 +132,10 @@ class Work:
 
     def stop(self, reason: StopReason) -> None:
         """From now on every call raises Stop, whatever the code caught before; what goes on outside is cut off."""
-        self.refuse(Stop(reason))
+        self._end_with(Stop(reason))
+
+    def _end_with(self, halt: Halt) -> None:
+        self.refuse(halt)
         for task in [*self.tasks]:
             task.cancel()
 
@@ -133,6 +143,17 @@ class Work:
         """The run ends with this; the first one counts."""
         self.halt = self.halt or halt
         self.halted.set()
+
+    def exhausted(self, limit: str) -> Exhausted:
+        """A limit of the run is reached: all of it ends, and what goes on outside is cut off."""
+        halt = Exhausted(limit)
+        self._end_with(halt)
+        return halt
+
+    @property
+    def parallel(self) -> int:
+        """How many branches of one call may run beside each other."""
+        return min(self.workflow.parallel, self.limits.parallel)
 
     def look_back(self, end: str) -> None:
         """The code has ended in this way: has it asked for all that the log has?"""
@@ -150,7 +171,11 @@ class Work:
     def aborted(self) -> events.Usage:
         """What the calls that were under way when the run stopped have cost, as far as we can tell."""
         heard = sum(attempt.heard for attempt in self.speaking)
-        return estimated(heard) if heard else events.Usage()
+        return self.priced(estimated(heard)) if heard else events.Usage()
+
+    def priced(self, usage: events.Usage, served: str | None = None) -> events.Usage:
+        """What was spent with what it cost, by the model that answered or else by the one that was asked."""
+        return self.provider.prices.priced(usage, served, self.provider.name)
 
     async def go_on(self, branch: Branch) -> None:
         """Each call asks first whether it may."""
@@ -217,8 +242,10 @@ class Work:
         again: bool,
         wait_s: float = 0.0,
         usage: events.Usage | None = None,
+        branch: Branch | None = None,
     ) -> Fact:
         """Store that an attempt failed, what is dead with it and what it cost; the memory forgets it as well."""
+        usage = self.priced(usage) if usage is not None else None
         self.usage = self.usage + (usage or events.Usage())
         body = events.Retry(
             what=what,
@@ -231,7 +258,12 @@ class Work:
             wait_s=round(wait_s, 3),
             usage=usage,
         )
-        entry = await self.writer.record(body)
+        entry = self.writer.push(body)
+        if branch is not None:
+            branch.waits_for = entry
+        await self.writer.stored(entry)
+        if branch is not None:
+            branch.waits_for = None
         fact = fact_of(entry, body)
         self.history.learn(fact)
         return fact
