@@ -174,6 +174,7 @@ class Ownership:
             attempt=attempt,
             asked=asked,
             graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
+            secrets=bench.settings.tool_secrets,
         )
         task = asyncio.create_task(carry_out(work, value), name=f"run {self._writer.run_id}")
         task.add_done_callback(look_at)

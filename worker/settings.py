@@ -1,6 +1,6 @@
 """What a worker process may take, each limit with its unit."""
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eventstore.scrape import Address
@@ -9,7 +9,7 @@ from eventstore.scrape import Address
 class WorkerSettings(BaseSettings):
     """Read from RUNWIRE_* variables."""
 
-    model_config = SettingsConfigDict(env_prefix="RUNWIRE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="RUNWIRE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     runs_max: int = Field(default=200, gt=0, description="runs that one worker process carries at the same time")
     grace_s: float = Field(default=1.0, gt=0, description="a stopped workflow may clean up this long")
@@ -20,4 +20,7 @@ class WorkerSettings(BaseSettings):
     drain_s: float = Field(default=5.0, gt=0, description="a stopping worker hands its runs back within this time")
     worker_metrics: Address | None = Field(default=None, description="address of a worker's metrics; unset: none")
     workflows: str = Field(default="", description="folders with workflows of one's own, split by `:`")
+    tool_secrets: dict[str, SecretStr] = Field(
+        default_factory=dict, description='what tools may ask for by name, as JSON: {"archive": "…"}'
+    )
     start_s: float = Field(default=30.0, gt=0, description="a starting worker waits this long for the database")
