@@ -3,13 +3,14 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model
 
 from worker.declare import Tool
 
+FORMS_KEPT: Final = 256  # a workflow may make tools of its own for each run
 FAULTS_TOLD: Final = 5  # of one call's arguments; a model that sees more does not write better ones
 SAID_INSTEAD: Final = "[secret]"
 
@@ -59,7 +60,7 @@ class Form:
     names: Mapping[str, str]
 
 
-@cache
+@lru_cache(maxsize=FORMS_KEPT)
 def form_of(tool: Tool) -> Form:
     """The form of a tool's arguments. Raises ValueError when the function does not say what it takes."""
     parameters = [*inspect.signature(tool.fn).parameters.values()]
@@ -99,7 +100,7 @@ def offered(tools: Sequence[Tool]) -> tuple[Mapping[str, Any], ...]:
     return tuple(_offered(tool) for tool in tools)
 
 
-@cache
+@lru_cache(maxsize=FORMS_KEPT)
 def _offered(tool: Tool) -> Mapping[str, Any]:
     schema = form_of(tool).model.model_json_schema(by_alias=True)
     schema.pop("title", None)
