@@ -209,10 +209,10 @@ async def test_what_cannot_be_run_is_refused_with_the_place_and_without_repeatin
 async def test_an_unknown_workflow_names_those_that_the_caller_may_start(api: Api, ada: httpx.AsyncClient) -> None:
     answer = await ada.post("/v1/runs", json={**WISH, "workflow": "magic"})
     assert (answer.status_code, answer.json()["code"]) == (422, "unknown-workflow")
-    assert answer.json()["allowed"] == ["agent", "contract_review"]
+    assert answer.json()["allowed"] == ["contract_review"]
     async with api.client("operator") as operator:
         answer = await operator.post("/v1/runs", json={**WISH, "workflow": "magic"})
-    assert answer.json()["allowed"] == ["agent", "contract_review", "drill"]
+    assert answer.json()["allowed"] == ["contract_review", "drill"]
 
 
 @pytest.mark.parametrize(
