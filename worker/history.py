@@ -58,6 +58,14 @@ class Closed:
     pieces: tuple[str, ...]
     seqs: tuple[Range, ...]
     effect: bool = False  # whether it did something outside that cannot be undone
+    calls: tuple[Fact, ...] = ()  # the tools that a model asked for in it
+
+    @property
+    def kind(self) -> str:
+        """The type of the event that closes it. The intent of a tool is a step's, and says so."""
+        if self.fact.type == "step" and self.fact.data["status"] == "intent":
+            return str((self.fact.data.get("output") or {}).get("of", "step"))
+        return self.fact.type
 
 
 @dataclass(slots=True)
@@ -66,6 +74,7 @@ class Opened:
 
     seqs: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
+    calls: list[Fact] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -96,7 +105,10 @@ class History:
         if fact.type in PIECES:
             self._say(data["step"], fact, data["text"] if fact.type == "token" else None)
         elif fact.type == "tool_call":
-            self._say(data["key"], fact, None)
+            # What a model asks for is part of what it says; what the code asks for is a call of its own.
+            self._say(data.get("turn") or data["key"], fact, None)
+            if data.get("turn"):
+                self.open[data["turn"]].calls.append(fact)
         elif fact.type == "step" and data["status"] == "intent":
             self._try(data["key"], data["attempt"])
             self._place(fact)
@@ -106,7 +118,7 @@ class History:
             )
         elif fact.type in CLOSING:
             opened = self.open.pop(data["key"], Opened())
-            self.close(fact, tuple(opened.pieces), ranges(opened.seqs))
+            self.close(fact, tuple(opened.pieces), ranges(opened.seqs), tuple(opened.calls))
         elif fact.type == "progress":
             self.milestones[data["key"]] = fact.seq
         elif fact.type == "retry":
@@ -116,8 +128,8 @@ class History:
         elif fact.type == "cancel_requested":
             self.cancel = fact
 
-    def close(self, fact: Fact, pieces: tuple[str, ...], said: Sequence[Range]) -> None:
-        """A call has ended, having said these pieces at these places."""
+    def close(self, fact: Fact, pieces: tuple[str, ...], said: Sequence[Range], calls: tuple[Fact, ...] = ()) -> None:
+        """A call has ended, having said these pieces, and asked for these tools, at these places."""
         key = fact.data["key"]
         self.open.pop(key, None)
         self._spend(fact)
@@ -125,7 +137,7 @@ class History:
         self._place(fact)
         seqs = joined([*said, *(intent.seqs if intent else ()), (fact.seq, fact.seq)])
         effect = intent is not None and intent.effect
-        self.closed[key] = Closed(fact, self.code, self.version, pieces, tuple(seqs), effect)
+        self.closed[key] = Closed(fact, self.code, self.version, pieces, tuple(seqs), effect, calls)
 
     def at(self, path: str, place: int) -> Closed | None:
         """What the log has at this place of a branch."""

@@ -19,9 +19,10 @@ from worker.llm.model import ModelEnd, ModelFault
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Call
 from worker.provenance import dead_usage, estimated
-from worker.speaking import STOPPED, Question, Spoken, asking, finished, hear, model_call, recalled, say_all
+from worker.speaking import STOPPED, Question, Spoken, asking, hear, model_call, recalled
 from worker.speech import Attempt, Shape
 from worker.stops import Misused, Rewind, WorkflowFailed
+from worker.turns import Dialog, say_all
 from worker.work import Storing, Work, look_at
 
 T = TypeVar("T")
@@ -90,7 +91,7 @@ class Stream:
     async def _close(self, end: ModelEnd) -> None:
         work = self._work
         body = model_call(work, self._call, self._attempt, self._question, end)
-        self._storing = Storing(work, body, self._attempt.said, self._attempt.pieces)
+        self._storing = Storing(work, body, self._attempt.said, self._attempt.pieces, self._attempt.asked)
         fact = await self._storing.learn()
         self.ended = True
         self.said = Spoken(self._attempt.text, end.finish)
@@ -210,68 +211,76 @@ def wait_before(policy: RetryPolicy, number: int, fault: ModelFault) -> float | 
 
 
 class Pieces:
-    """The pieces of one stream, for `async for`. After a crash those that the log has."""
+    """The pieces of one stream, with tools of all turns, for `async for`. After a crash those that the log has."""
 
     def __init__(self, work: Work, branch: Branch, question: Question, speech: "Prompted") -> None:
         self._work = work
         self._branch = branch
-        self._question = question
+        self._dialog = Dialog(work, branch, question)
         self._speech = speech
         self._stream: Stream | None = None
         self._known: list[str] | None = None
-        self._recalled: Spoken | None = None
+        self._recalled: tuple[str, Spoken] | None = None
         self._over = False
 
     def __aiter__(self) -> "Pieces":
         return self
 
     async def __anext__(self) -> str:
-        if self._over:
-            raise StopAsyncIteration
-        if self._stream is None and self._known is None:
-            await self._begin()
-        if self._known is not None:
-            await self._work.go_on(self._branch)
-            if self._known:
-                return self._known.pop()
-            assert self._recalled is not None
-            return self._end(self._recalled)
-        assert self._stream is not None
-        return await self._next(self._stream)
+        while not self._over:
+            if self._stream is None and self._known is None:
+                await self._begin()
+            piece = await self._next(self._stream) if self._stream is not None else await self._next_known()
+            if piece is not None:
+                return piece
+            await self._end()
+        raise StopAsyncIteration
 
-    async def _next(self, stream: Stream) -> str:
+    async def _next_known(self) -> str | None:
+        await self._work.go_on(self._branch)
+        return self._known.pop() if self._known else None
+
+    async def _next(self, stream: Stream) -> str | None:
+        question = self._dialog.question
         await self._work.go_on(self._branch)
         try:
-            with self._branch.doing(self._question.name, self._question.site):
+            with self._branch.doing(question.name, question.site):
                 self._branch.at_edge, self._branch.reads = True, stream
                 piece = await stream.next()
         except Misused as halt:
             self._work.refuse(halt)
             raise
-        if piece is not None:
-            return piece
-        assert stream.said is not None
-        if stream in self._branch.readings:
+        if piece is None and stream in self._branch.readings:
             self._branch.readings.remove(stream)
-        return self._end(stream.said)
+        return piece
 
     async def _begin(self) -> None:
-        work, branch, question = self._work, self._branch, self._question
+        work, branch, question = self._work, self._branch, self._dialog.question
         async with asking(work, branch, question) as call:
-            self._recalled = recalled(work, branch, call)
-            if self._recalled is not None:
+            known = recalled(work, branch, call)
+            if known is not None:
+                self._recalled = (call.key, known)
                 self._known = [*reversed(work.memo.pieces(call.key))]
                 return
             await work.outside(branch)
             self._stream = Stream(work, branch, call, question)
             branch.readings.append(self._stream)
 
-    def _end(self, said: Spoken) -> str:
+    async def _end(self) -> None:
+        """A turn is over: the next one follows when the tools that it asked for have answered."""
+        if self._stream is not None:
+            assert self._stream.said is not None
+            key, said = self._stream.key, self._stream.said
+        else:
+            assert self._recalled is not None
+            key, said = self._recalled
+        if await self._dialog.goes_on(key, said):
+            self._stream, self._known, self._recalled = None, None, None
+            return
         self._over = True
         self._speech.said = said
         if said.finish != LEFT:
-            finished(said)
-        raise StopAsyncIteration
+            self._speech.said = self._dialog.ended(said)
 
     def judged(self, judge: Callable[[], T]) -> T:
         """What the reader makes of a piece. Raises Rewind when it cannot be used and the stream still goes on."""
@@ -287,7 +296,7 @@ class Pieces:
         self._over = True
         stream = self._stream
         if stream is not None and stream in self._branch.readings:
-            with self._branch.doing(self._question.name, self._question.site):
+            with self._branch.doing(self._dialog.question.name, self._dialog.question.site):
                 await stream.leave()
             self._branch.readings.remove(stream)
 

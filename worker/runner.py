@@ -161,6 +161,7 @@ class Ownership:
             attempt=attempt,
             asked=asked,
             graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
+            secrets=bench.settings.tool_secrets,
         )
         self._writer.events_max = work.limits.events_max
         task = asyncio.create_task(carry_out(work, value), name=f"run {self._writer.run_id}")

@@ -3,16 +3,18 @@
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from eventstore.domain import events
 from worker.branches import Branch
+from worker.declare import Tool
 from worker.digests import digest
 from worker.history import SIBLING
 from worker.holding import Guard
 from worker.llm.model import FaultCode, ModelEnd, ModelFault, ModelRequest
 from worker.llm.retrying import FailedAttempt, with_retries
 from worker.memo import Call
+from worker.orders import tool_call
 from worker.provenance import dead_usage, estimated, provenance, usage_of
 from worker.speech import Attempt, Shape, listen
 from worker.stops import Site, WorkflowFailed
@@ -35,10 +37,11 @@ STOPPED: Final = (SIBLING, "Another part of the run failed; this one was stopped
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """What a model said, and how it ended."""
+    """What a model said, and how it ended. With tools the text is that of the last turn, its answer."""
 
     text: str
     finish: str
+    turns: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,18 @@ class Question:
     shape: Shape
     site: Site
     guard: Guard | None = None
+    tools: tuple[Tool, ...] = ()
+    turn: int = 1  # with tools a call has turns; each is a call of its own, and `key` names the later ones
+    key: str | None = None
 
 
 def asking(work: Work, branch: Branch, question: Question) -> AbstractAsyncContextManager[Call]:
     """The call that a question makes."""
     request = question.request
-    told = ([dict(message) for message in request.messages], request.model, dict(request.parameters))
-    return work.calling(branch, "model_call", question.name, question.site, *told)
+    told: list[Any] = [[dict(message) for message in request.messages], request.model, dict(request.parameters)]
+    if request.tools:
+        told.append([dict(tool) for tool in request.tools])
+    return work.calling(branch, "model_call", question.name, question.site, *told, key=question.key)
 
 
 def recalled(work: Work, branch: Branch, call: Call) -> Spoken | None:
@@ -73,27 +81,31 @@ def recalled(work: Work, branch: Branch, call: Call) -> Spoken | None:
     return None
 
 
-async def say_all(work: Work, branch: Branch, question: Question) -> Spoken:
-    """A model call that is awaited as a whole: a broken attempt is dead, and the call is made again."""
+async def say_turn(work: Work, branch: Branch, question: Question) -> tuple[str, Spoken]:
+    """One turn that is awaited as a whole, and its name: a broken attempt is dead, and the turn is made again."""
     async with asking(work, branch, question) as call:
         if (known := recalled(work, branch, call)) is not None:
-            return finished(known)
+            return call.key, known
         await work.outside(branch)
 
         async def speak(attempt: Attempt) -> Spoken:
             end = await hear(work, question, attempt)
             body = model_call(work, call, attempt, question, end)
-            await work.close(branch, body, said=attempt.said, pieces=lambda: (attempt.text,))
+            await work.close(branch, body, said=attempt.said, pieces=lambda: (attempt.text,), calls=attempt.asked)
             return Spoken(attempt.text, end.finish)
 
-        return finished(await attempts(work, branch, call, (question.section, question.shape), speak))
+        return call.key, await attempts(work, branch, call, (question.section, question.shape), speak)
 
 
 async def hear(work: Work, question: Question, attempt: Attempt) -> ModelEnd:
     """Let one attempt be spoken into the log. What ends it for good on our side is a fault like any other: told in the
     log, and the same after a crash."""
     try:
-        return await listen(work.provider.model, question.request, attempt, question.guard)
+        end = await listen(work.provider.model, question.request, attempt, question.guard)
+        if question.tools and end.finish == "tool_calls":
+            for number, piece in enumerate(attempt.calls, start=1):
+                attempt.ask(tool_call(question.tools, question.guard, attempt.key, attempt.number, number, piece))
+        return end
     except WorkflowFailed as fault:
         raise ModelFault(cast("FaultCode", fault.code), fault.message, retryable=False) from fault
     finally:
@@ -180,6 +192,7 @@ def model_call(work: Work, call: Call, attempt: Attempt, question: Question, end
         per_piece_ms=round(spoken_ms / end.pieces, 2) if end.pieces else None,
         pieces=end.pieces,
         request_id=end.request_id,
+        turn=question.turn if question.tools else None,
         **provenance(request, end, attempt.text),
         **{**call.closing(), "attempt": attempt.number},
     )

@@ -7,10 +7,12 @@ from typing import Literal
 
 from eventstore.domain import events
 from eventstore.domain.intake import clean_text
+from eventstore.domain.record import Fact
 from eventstore.recorder import Entry, RunWriter
+from worker.facts import fact_of
 from worker.holding import Guard
 from worker.llm.model import Model as Speaker
-from worker.llm.model import ModelEnd, ModelFault, ModelRequest, ReasoningPiece, TextPiece
+from worker.llm.model import ModelEnd, ModelFault, ModelRequest, ReasoningPiece, TextPiece, ToolCallPiece
 
 Shape = Literal["text", "json"]
 
@@ -20,7 +22,7 @@ class Attempt:
 
     def __init__(self, writer: RunWriter, key: str, section: str, shape: Shape, number: int) -> None:
         self._writer = writer
-        self._key = key
+        self.key = key
         self._section = section
         self._shape: Shape = shape
         self.number = number
@@ -28,6 +30,8 @@ class Attempt:
         self._ranges: list[tuple[int, int]] = []  # where the stored pieces are
         self._waiting: deque[Entry] = deque()
         self._texts: list[str] = []
+        self.calls: list[ToolCallPiece] = []  # the tools that it asked for
+        self._asked: list[tuple[Entry, events.ToolCall]] = []
 
     @property
     def text(self) -> str:
@@ -41,19 +45,29 @@ class Attempt:
 
         def body(joined: str) -> events.Token:
             return events.Token(
-                text=joined, section=self._section, step=self._key, attempt=self.number, shape=self._shape
+                text=joined, section=self._section, step=self.key, attempt=self.number, shape=self._shape
             )
 
-        self._keep(await self._writer.push_piece(("token", self._key, str(self.number)), text, body))
+        self._keep(await self._writer.push_piece(("token", self.key, str(self.number)), text, body))
         return text
 
     async def think(self, text: str) -> None:
         """One piece of the model's thinking."""
 
         def body(joined: str) -> events.Reasoning:
-            return events.Reasoning(text=joined, step=self._key, attempt=self.number)
+            return events.Reasoning(text=joined, step=self.key, attempt=self.number)
 
-        self._keep(await self._writer.push_piece(("reasoning", self._key, str(self.number)), clean_text(text), body))
+        self._keep(await self._writer.push_piece(("reasoning", self.key, str(self.number)), clean_text(text), body))
+
+    def ask(self, body: events.ToolCall) -> None:
+        """One tool that the model asked for: told when its answer is over, so that it is there whole or not at all."""
+        entry = self._writer.push(body)
+        self._asked.append((entry, body))
+        self._keep(entry)
+
+    def asked(self) -> tuple[Fact, ...]:
+        """What it asked for as the log has it; asked once all of it is stored."""
+        return tuple(fact_of(entry, body) for entry, body in self._asked)
 
     def _keep(self, entry: Entry) -> None:
         if not self._waiting or self._waiting[-1] is not entry:
@@ -108,6 +122,9 @@ class Speech:
                 elif isinstance(piece, ReasoningPiece):
                     attempt.heard += len(piece.text)
                     await self._think(thinking.feed(piece.text) if thinking else (piece.text,))
+                elif isinstance(piece, ToolCallPiece):
+                    attempt.heard += len(piece.name) + len(piece.arguments)
+                    attempt.calls.append(piece)
                 elif isinstance(piece, ModelEnd):
                     self.end = piece
                     break
