@@ -74,8 +74,7 @@ class Run(Talk):
     @property
     def deadline(self) -> datetime:
         """When the run must have ended."""
-        accepted = self._work.history.accepted
-        return EPOCH_START + timedelta(microseconds=accepted.at_us, seconds=accepted.data["limits"]["run_s"])
+        return EPOCH_START + timedelta(microseconds=self._work.ends_us)
 
     def uuid(self, name: int | str) -> UUID:
         """A name that is this branch's own and the same after a crash."""

@@ -160,10 +160,14 @@ class Work:
     def parallel(self) -> int:
         """How many branches of one call may run beside each other."""
         return min(self.workflow.parallel, self.limits.parallel)
+    @property
+    def ends_us(self) -> int:
+        """When the run must have ended: its time began with its code, not while it stood in line."""
+        return (self.history.began_us or self.history.accepted.at_us) + round(self.limits.run_s * 1e6)
+
     def left_s(self) -> float:
-        """Seconds until the run must have ended, as far as this owner's clock can tell."""
-        accepted = self.history.accepted
-        return max(0.0, (accepted.at_us - self.clock_us()) / 1e6 + self.limits.run_s)
+        """Seconds until then, as far as this owner's clock can tell."""
+        return max(0.0, (self.ends_us - self.clock_us()) / 1e6)
 
     def look_back(self, end: str) -> None:
         """The code has ended in this way: has it asked for all that the log has?"""
