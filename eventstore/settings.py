@@ -20,6 +20,11 @@ class StoreSettings(BaseSettings):
     heartbeat_s: float = Field(default=2.0, gt=0, description="a worker without events renews its leases this often")
     sweep_s: float = Field(default=1.0, gt=0, description="how often forgotten runs are looked for")
     forgotten_s: float = Field(default=3.0, gt=0, description="an unowned run is handed over again after this long")
+    readers_gone_s: float = Field(
+        default=15.0,
+        gt=0,
+        description="an API process that says nothing for so long has no readers any more",
+    )
     input_bytes_max: int = Field(default=262_144, gt=0)
 
     @model_validator(mode="after")

@@ -5,13 +5,13 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 import structlog
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from eventstore.domain.events import Milestone, RunLimits
+from eventstore.domain.events import UNREAD_S_MIN, Milestone, OnDisconnect, RunLimits
 from eventstore.domain.manifest import Manifest, Sample
 from eventstore.domain.run import RunState
 from eventstore.domain.transcript import section_text
@@ -56,6 +56,14 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelAfter:
+    """Stop a run that nobody has read for so many seconds; also while it waits for a person, if that is wanted."""
+
+    seconds: float
+    while_waiting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
     """Something outside that a workflow may ask. Only `shown` arguments are ever disclosed to a user."""
 
@@ -94,6 +102,7 @@ class Workflow:
     fn: Callable[..., Awaitable[BaseModel]]
     folder: Path
     code: str = field(default="")
+    on_disconnect: OnDisconnect | None = None
 
     def milestone(self, label: str) -> tuple[int, Milestone]:
         """The place of a milestone in the plan, counted from 1."""
@@ -113,6 +122,7 @@ class Workflow:
             samples=[self._sample(path) for path in sorted((self.folder / "samples").glob("*.json"))],
             limits=self.limits,
             title_field=self.title_field,
+            on_disconnect=self.on_disconnect,
         )
 
     def _sample(self, path: Path) -> Sample:
@@ -134,6 +144,7 @@ def workflow(
     limits: RunLimits | None = None,
     title_field: str | None = None,
     parallel: int = 8,
+    on_disconnect: Literal["continue"] | CancelAfter = "continue",
 ) -> Callable[[Callable[..., Awaitable[BaseModel]]], Workflow]:
     """Declare a workflow: one async function over `run` and its input."""
 
@@ -163,9 +174,23 @@ def workflow(
             partial=partial,
             title_field=title_field,
             parallel=parallel,
+            on_disconnect=_on_disconnect(name, on_disconnect),
             fn=fn,
             folder=folder,
             code=folder_digest(folder),
         )
 
     return declare
+
+
+def _on_disconnect(name: str, wanted: Literal["continue"] | CancelAfter) -> OnDisconnect | None:
+    if wanted == "continue":
+        return None
+    if not isinstance(wanted, CancelAfter):
+        raise ValueError(f'{name}: on_disconnect is "continue" or CancelAfter(seconds)')
+    try:
+        return OnDisconnect(cancel_after_s=wanted.seconds, while_waiting=wanted.while_waiting)
+    except ValidationError:
+        raise ValueError(
+            f"{name}: CancelAfter takes {UNREAD_S_MIN:g} seconds to a day: a reader must have the time to come back"
+        ) from None

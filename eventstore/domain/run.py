@@ -20,7 +20,7 @@ from eventstore.domain.record import Fact
 
 # Part of the name under which a folded state is kept. Raised whenever the same events fold to something else; a test
 # holds the states of some runs against it.
-FOLD_VERSION: Final = 2
+FOLD_VERSION: Final = 3
 
 # What an attempt says beside its text, and a later `retry` may take back.
 TAKEN_BACK: Final = frozenset({"progress", "tool_call", "tool_result", "finding", "validation"})
@@ -46,6 +46,7 @@ class RunState:
     updated_us: int | None = None
     attempt: int = 0
     plan: list[Mapping[str, Any]] = field(default_factory=list)
+    on_disconnect: Mapping[str, Any] | None = None
     milestone: Mapping[str, Any] | None = None
     sections: dict[str, GrowingList[Piece]] = field(default_factory=dict)
     reasoning: GrowingList[Piece] = field(default_factory=GrowingList)
@@ -100,6 +101,7 @@ def _accepted(state: RunState, fact: Fact) -> None:
     state.workflow = fact.data.get("workflow")
     state.title = fact.data.get("title")
     state.plan = list(fact.data.get("milestones", ()))
+    state.on_disconnect = fact.data.get("on_disconnect")
     state.created_us = fact.at_us
 
 
