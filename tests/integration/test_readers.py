@@ -152,10 +152,10 @@ async def asking_again(api: Api, path: str, params: dict[str, int] | None = None
 async def test_a_run_is_stopped_once_its_last_reader_has_been_gone_for_as_long_as_it_says(
     one: Api, other: Api, watched: Watched
 ) -> None:
-    run_id = await watched.submit()
+    run_id = await one.submit()
     async with stream(one, run_id):
         async with stream(other, run_id):
-            pass
+            await watched.shorten(run_id)
         await watched.time_passes(1.5 * AFTER_S)
         left_us = await watched.now_us()
     stop = await watched.stopped(run_id)
@@ -168,17 +168,17 @@ async def test_a_run_is_stopped_once_its_last_reader_has_been_gone_for_as_long_a
 
 
 async def test_a_reader_who_returns_in_time_keeps_the_run_going(one: Api, other: Api, watched: Watched) -> None:
-    run_id = await watched.submit(2 * AFTER_S)
+    run_id = await one.submit()
     async with stream(one, run_id):
-        pass
+        await watched.shorten(run_id, 3 * AFTER_S)
     await watched.time_passes(AFTER_S / 2)
     async with stream(other, run_id):
-        await watched.time_passes(2.5 * AFTER_S)
+        await watched.time_passes(3.5 * AFTER_S)
         assert await watched.stop_of(run_id) is None
 
 
 async def test_every_way_to_read_counts(one: Api, other: Api, watched: Watched) -> None:
-    runs = [await watched.submit() for _ in range(6)]
+    runs = [await one.submit() for _ in range(6)]
     paths = [f"/v1/runs/{run_id}" for run_id in runs]
     async with (
         stream(one, runs[0], "application/x-ndjson"),
@@ -187,6 +187,8 @@ async def test_every_way_to_read_counts(one: Api, other: Api, watched: Watched) 
         asking_again(other, paths[3]),
         asking_again(one, f"{paths[4]}/events"),
     ):
+        for run_id in runs:
+            await watched.shorten(run_id)
         assert await watched.stopped(runs[5]), "nobody ever read this one"
         await watched.time_passes(1.5 * AFTER_S)
         assert [await watched.stop_of(run_id) for run_id in runs[:5]] == [None] * 5
@@ -227,8 +229,9 @@ async def test_nothing_is_written_for_a_run_that_does_not_ask_for_readers(
 
 
 async def test_an_ended_run_asks_no_more(one: Api, watched: Watched, worker_engine: AsyncEngine, redis: Redis) -> None:
-    run_id = await watched.submit()
+    run_id = await one.submit()
     async with stream(one, run_id):
+        await watched.shorten(run_id)
         await Writer(worker_engine, run_id, redis).append(started(), token("a"), result())
     await soon_gone(watched, run_id)
     assert await watched.stop_of(run_id) is None
@@ -253,10 +256,10 @@ def question() -> Escalation:
 async def test_a_run_that_waits_for_a_person_is_not_stopped_unless_it_says_so(
     one: Api, watched: Watched, worker_engine: AsyncEngine, redis: Redis
 ) -> None:
-    patient, hasty = await watched.submit(), await watched.submit()
-    await watched.shorten(hasty, while_waiting=True)
+    patient, hasty = await one.submit(), await one.submit()
     for run_id in (patient, hasty):
         await Writer(worker_engine, run_id, redis).append(started(), question())
+        await watched.shorten(run_id, while_waiting=run_id == hasty)
     assert await watched.stopped(hasty)
     async with one.client() as client:
         seen = (await client.get(f"/v1/runs/{patient}")).json()["seen"]
@@ -303,8 +306,10 @@ async def test_readers_of_a_killed_process_who_come_back_in_time_are_not_missed(
         assert api_process.stderr is not None
         listening = json.loads(await asyncio.wait_for(api_process.stderr.readline(), 20))
         address = listening["addresses"][0]
-        coming_back, staying_away = await watched.submit(), await watched.submit()
+        coming_back, staying_away = await one.submit(), await one.submit()
         async with streaming(address, one.key(), coming_back), streaming(address, one.key(), staying_away):
+            await watched.shorten(coming_back)
+            await watched.shorten(staying_away)
             await watched.time_passes(1.5 * AFTER_S)
             assert [await watched.stop_of(run_id) for run_id in (coming_back, staying_away)] == [None, None]
             killed_us = await watched.now_us()
@@ -320,8 +325,10 @@ async def test_readers_of_a_killed_process_who_come_back_in_time_are_not_missed(
 async def test_no_run_is_stopped_because_redis_or_the_database_was_away(
     one: Api, watched: Watched, redis: Redis, database_url: str, services: Endpoints
 ) -> None:
-    read, unread = await watched.submit(), await watched.submit(2 * AFTER_S)
+    read, unread = await one.submit(), await one.submit()
     async with stream(one, read):
+        await watched.shorten(read)
+        await watched.shorten(unread, 2 * AFTER_S)
         await redis.flushall()
         async with database_away(services, database_url):
             await later(services, GONE_S + AFTER_S)

@@ -1,6 +1,7 @@
 """Runs without readers are judged by what every API process has told, and by nobody's silence."""
 
-from uuid import UUID
+from datetime import datetime, timedelta
+from uuid import UUID, uuid4
 
 import pytest_asyncio
 from sqlalchemy import text
@@ -47,6 +48,14 @@ class Story:
                     await connection.execute(text(older), {"s": step_s})
             for process in telling:
                 assert await process.tell()
+
+    async def stays_there(self, process: UUID) -> None:
+        """This one has not been silent for too long, however much time has passed."""
+        async with self.owner.begin() as connection:
+            there = (
+                "UPDATE runwire.reporter SET seen_at = clock_timestamp() - interval '9 seconds' WHERE process = :name"
+            )
+            await connection.execute(text(there), {"name": process})
 
     async def unread(self) -> list[UUID]:
         async with self.worker.connect() as connection:
@@ -158,3 +167,19 @@ async def test_a_reader_is_written_of_at_most_every_few_seconds(story: Story, ow
                 rows = await connection.execute(text("SELECT run_id, xmin::text FROM runwire.readership"))
                 written |= {tuple(row) for row in rows}
     assert len(written) <= 2, "one for its acceptance, and one for a test that took seconds"
+
+
+async def test_the_word_of_a_process_reaches_to_where_it_looked_and_not_to_where_it_arrived(story: Story) -> None:
+    name, run_id = uuid4(), await story.submit()
+
+    async def reports(known: datetime | None) -> datetime:
+        async with story.api.begin() as connection:
+            return (await readers.report(connection, name, {}, known=known, gone_s=GONE_S)).at
+
+    at = await reports(None)
+    await story.passes(AFTER_S + 3)
+    await story.stays_there(name)
+    assert (await story.unread(), await reports(at - timedelta(seconds=5)), await story.unread())[::2] == ([], [])
+    assert (await story.abandon(run_id)).verdict == "early", "whoever came while this was under way was not told of"
+    await reports(await reports(at))
+    assert await story.unread() == [run_id]
