@@ -41,6 +41,7 @@ from worker.loading import known_workflows
 from worker.metrics import WorkerMetrics
 from worker.runner import Bench
 from worker.settings import WorkerSettings
+from worker.unread import Abandoning
 
 logger = structlog.get_logger("worker")
 
@@ -126,7 +127,8 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         host = Host(bench, handoff, redis, hints=broker, bounds=bounds, **pace)
         actors.declare(broker, host)
         queue = Worker(broker, worker_threads=2, worker_timeout=200)
-        async with host.open():
+        abandoning = Abandoning(engine, redis, handoff, carried, sweep_s=store.sweep_s, gone_s=store.readers_gone_s)
+        async with host.open(), abandoning.open():
             await asyncio.to_thread(queue.start)
             keep_pauses_short()
             logger.info("worker ready", owner=bench.owner, workflows=sorted(workflows))

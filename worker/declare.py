@@ -9,9 +9,9 @@ from typing import Any, Final, Literal
 
 import orjson
 import structlog
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from eventstore.domain.events import Milestone, RunLimits
+from eventstore.domain.events import UNREAD_S_MIN, Milestone, OnDisconnect, RunLimits
 from eventstore.domain.manifest import Manifest, Sample
 from eventstore.domain.run import RunState
 from eventstore.domain.transcript import section_text
@@ -56,6 +56,14 @@ class Check:
         except Exception:
             logger.exception("a check could not be carried out", check=self.name)
             return False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAfter:
+    """Stop a run that nobody has read for so many seconds; also while it waits for a person, if that is wanted."""
+
+    seconds: float
+    while_waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +133,7 @@ class Workflow:
     runs_max: int | None = None
     on_gap: Literal["error", "restart"] = "error"
     version_wait_s: float = 3_600.0
+    on_disconnect: OnDisconnect | None = None
 
     @property
     def covers(self) -> tuple[int, ...]:
@@ -149,6 +158,7 @@ class Workflow:
             samples=[self._sample(path) for path in sorted((self.folder / "samples").glob("*.json"))],
             limits=self.limits,
             title_field=self.title_field,
+            on_disconnect=self.on_disconnect,
         )
 
     def _sample(self, path: Path) -> Sample:
@@ -174,6 +184,7 @@ def workflow(
     runs_max: int | None = None,
     on_gap: Literal["error", "restart"] = "error",
     version_wait_s: float = 3_600.0,
+    on_disconnect: Literal["continue"] | CancelAfter = "continue",
 ) -> Callable[[Callable[..., Awaitable[BaseModel]]], Workflow]:
     """Declare a workflow: one async function over `run` and its input."""
 
@@ -212,6 +223,7 @@ def workflow(
             partial=partial,
             title_field=title_field,
             parallel=whole.parallel or 1,
+            on_disconnect=_on_disconnect(name, on_disconnect),
             fn=fn,
             folder=folder,
             code=folder_digest(folder),
@@ -222,3 +234,16 @@ def workflow(
         )
 
     return declare
+
+
+def _on_disconnect(name: str, wanted: Literal["continue"] | CancelAfter) -> OnDisconnect | None:
+    if wanted == "continue":
+        return None
+    if not isinstance(wanted, CancelAfter):
+        raise ValueError(f'{name}: on_disconnect is "continue" or CancelAfter(seconds)')
+    try:
+        return OnDisconnect(cancel_after_s=wanted.seconds, while_waiting=wanted.while_waiting)
+    except ValidationError:
+        raise ValueError(
+            f"{name}: CancelAfter takes {UNREAD_S_MIN:g} seconds to a day: a reader must have the time to come back"
+        ) from None

@@ -38,6 +38,9 @@ class WorkerMetrics:
             "Runs that nobody worked on, or whose wait was over, and the sweep handed over",
             registry=registry,
         )
+        self._unread = Counter(
+            "runwire_runs_unread", "Runs that were asked to stop because nobody was reading", registry=registry
+        )
         self._room_failures = Counter(
             "runwire_partition_failures", "Times that partitions could not be made ahead", registry=registry
         )
@@ -58,6 +61,10 @@ class WorkerMetrics:
     def offered_again(self, runs: int) -> None:
         """The sweep found forgotten runs."""
         self._offered.inc(runs)
+
+    def unread(self) -> None:
+        """A run was asked to stop because nobody was reading."""
+        self._unread.inc()
 
     def no_room_made(self) -> None:
         """Partitions could not be made."""

@@ -160,6 +160,7 @@ class Work:
     def parallel(self) -> int:
         """How many branches of one call may run beside each other."""
         return min(self.workflow.parallel, self.limits.parallel)
+
     @property
     def ends_us(self) -> int:
         """When the run must have ended: its time began with its code, not while it stood in line."""

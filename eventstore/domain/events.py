@@ -14,6 +14,10 @@ from eventstore.domain import intake
 from eventstore.domain.errors import NotStorable
 from eventstore.domain.record import NewEvent
 
+# No run is stopped for want of readers sooner: a stream's reader must have the time to come back, and a poll's to ask
+# again as seldom as it is told to.
+UNREAD_S_MIN: Final = 5.0
+
 
 class Body(BaseModel):
     """What all event bodies share: frozen, closed, and a name and version of their own.
@@ -129,6 +133,14 @@ class RunLimits(BaseModel):
     cost_micro_usd: int | None = None
 
 
+class OnDisconnect(BaseModel):
+    """Stop a run that nobody has read for this long. While it waits for a person, only if that is said too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    cancel_after_s: float = Field(ge=UNREAD_S_MIN, le=86_400)
+    while_waiting: bool = False
+
+
 class Accepted(Body):
     type_ = "accepted"
     workflow: str
@@ -142,6 +154,7 @@ class Accepted(Body):
     milestones: list[Milestone]
     limits: RunLimits
     trace_id: str
+    on_disconnect: OnDisconnect | None = None  # none: the run goes on
 
 
 class Started(Body):

@@ -46,6 +46,7 @@ class RunState:
     updated_us: int | None = None
     attempt: int = 0
     plan: list[Mapping[str, Any]] = field(default_factory=list)
+    on_disconnect: Mapping[str, Any] | None = None
     milestone: Mapping[str, Any] | None = None
     sections: dict[str, GrowingList[Piece]] = field(default_factory=dict)
     reasoning: GrowingList[Piece] = field(default_factory=GrowingList)
@@ -100,6 +101,7 @@ def _accepted(state: RunState, fact: Fact) -> None:
     state.workflow = fact.data.get("workflow")
     state.title = fact.data.get("title")
     state.plan = list(fact.data.get("milestones", ()))
+    state.on_disconnect = fact.data.get("on_disconnect")
     state.created_us = fact.at_us
 
 

@@ -50,6 +50,7 @@ def public(state: RunState) -> dict[str, Any]:
         "updated_at": rfc3339(state.updated_us) if state.updated_us is not None else None,
         "seq": state.seq,
         "attempt": state.attempt,
+        "on_disconnect": dict(state.on_disconnect) if state.on_disconnect else None,
         "milestone": dict(state.milestone) if state.milestone else None,
         "milestones": milestones(state),
         "findings": [{"item": item, "seq": seq, "value": dict(v)} for item, (seq, v) in state.findings.items()],
