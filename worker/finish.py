@@ -51,16 +51,18 @@ class Finish:
         except AppendRefused:
             if self._writer.drop_refused() is None or not self._writer.cancel.is_set():
                 raise
-            await self.cancelled(workflow, run, self._clock_us(), validated=True)
+            self.observed(run, self._clock_us())
+            await self.cancelled(workflow, run, validated=True)
 
-    async def cancelled(
-        self, workflow: Workflow | None, run: Work | None, seen_us: int | None, *, validated: bool = False
-    ) -> None:
-        """Somebody asked the run to stop."""
-        if run is not None and seen_us is not None:
+    def observed(self, run: Work, seen_us: int | None) -> None:
+        """The request to stop was seen, and what was under way was cut off."""
+        if seen_us is not None:
             self._writer.push(
                 events.CancelObserved(seen_us=seen_us, model_closed_us=run.model_closed_us, usage=run.aborted())
             )
+
+    async def cancelled(self, workflow: Workflow | None, run: Work | None, *, validated: bool = False) -> None:
+        """Somebody asked the run to stop."""
         state = await self._told.state()
         made = await self._assemble(workflow, state)
         if run is not None:
@@ -82,7 +84,7 @@ class Finish:
         except AppendRefused:
             if self._writer.drop_refused() is None:
                 raise
-            await self.cancelled(workflow, None, None)
+            await self.cancelled(workflow, None)
 
     async def _assemble(self, workflow: Workflow | None, state: RunState) -> endings.Assembled:
         if workflow is None:

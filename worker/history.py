@@ -97,6 +97,9 @@ class History:
     code: str | None = None
     version: int | None = None
     cancel: Fact | None = None
+    at_end: dict[str, Fact] = field(default_factory=dict)  # what is to be done when the run ends, and was not yet
+    cleaned: set[str] = field(default_factory=set)
+    ended: Fact | None = None  # the first thing that was done because the run ends
     usage: Usage = field(default_factory=Usage)  # all that was spent, what is dead included
 
     def learn(self, fact: Fact) -> None:
@@ -113,6 +116,8 @@ class History:
         elif fact.type == "step" and data["status"] == "intent":
             self._try(data["key"], data["attempt"])
             self._place(fact)
+            if isinstance(data.get("output"), dict) and data["output"].get("at_end"):
+                self.at_end[data["key"]] = fact
             outside = data.get("wait_s") is None  # a sleep has an intent as well, and can be slept again
             self.intents[data["key"]] = Closed(
                 fact, self.code, self.version, (), ((fact.seq, fact.seq),), effect=outside
@@ -139,6 +144,10 @@ class History:
         key = fact.data["key"]
         self.open.pop(key, None)
         self._spend(fact)
+        if self.at_end.pop(key, None) is not None:  # the code has registered it and never learns what came of it
+            self.ended = self.ended or fact
+            self.cleaned.add(key)
+            return
         intent = self.intents.pop(key, None)
         self._place(fact)
         seqs = joined([*said, *(intent.seqs if intent else ()), (fact.seq, fact.seq)])

@@ -24,7 +24,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from eventstore.domain import events
 from eventstore.domain.record import EPOCH_START
-from worker import asking
+from worker import asking, at_end
 from worker.arriving import AsDone
 from worker.asking import ASK_S, Answer
 from worker.branches import Branch
@@ -178,6 +178,13 @@ class Run(Talk):
     def sleep(self, name: str, seconds: float) -> Coroutine[Any, Any, None]:
         """Go on after so long, by the database's clock; no worker is held meanwhile."""
         return asking.sleep(self._work, self._branch, caller(), name, seconds)
+
+    def on_end(self, fn: Callable[..., Any], *args: Any, name: str | None = None) -> Coroutine[Any, Any, None]:
+        """Have this done outside when the run ends, with a result, a failure, a cancel or a limit; not while it waits.
+
+        It is done at least once, after the code has ended, within `on_end_s`; a StepContext tells its idempotency key.
+        """
+        return at_end.register(self._work, self._branch, caller(), name or fn.__name__, fn, args)
 
     def branch(
         self, name: str, fn: "Callable[[Run], Awaitable[T]]", *, retry: Retry | None = None

@@ -20,6 +20,7 @@ from eventstore.domain import events
 from eventstore.domain.errors import EventStoreError, Fenced, NotStorable
 from eventstore.recorder import Recorder, RunWriter
 from worker.asking import lapse
+from worker.at_end import clean_up, left_undone, verdict_of
 from worker.declare import Workflow
 from worker.finish import Finish
 from worker.giving_up import Given, given_up
@@ -33,6 +34,7 @@ from worker.metrics import WorkerMetrics
 from worker.run import Run
 from worker.settings import WorkerSettings
 from worker.stops import Diverged, Exhausted, Misused, StopReason, WorkflowFailed
+from worker.threads import within
 from worker.told import Told, read_facts
 from worker.waits import Asked, asked_us, has_news, read_asked
 from worker.work import Graces, Provider, Work, look_at
@@ -105,30 +107,37 @@ class Ownership:
             await self._told.read_on()
         history = read_history(self._told.facts)
         workflow = self._bench.workflows.get(history.accepted.data["workflow"])
+        attempt = self._writer.epoch - history.handovers - self._given.parked
         if history.cancel is not None:
             await self._supersede(history)
-            await self._finish.cancelled(workflow, None, None)
+            await self._clean_up_after(workflow, history, attempt, None)
+            await self._finish.cancelled(workflow, None)
             return False
-        attempt = self._writer.epoch - history.handovers - self._given.parked
         if (why := given_up(self._given, history, attempt)) is not None:
+            await left_undone(self._writer, history)
             await self._finish.error(workflow, why.code, why.message, retryable=why.retryable)
             return False
         await self._start(history, workflow, attempt)
         if not history.started:
             self._bench.metrics.first_event(history.accepted.at_us, self._writer.last_us)
         if workflow is None:
+            await left_undone(self._writer, history)
             await self._finish.error(workflow, "workflow_unknown", "No worker knows this workflow.")
             return False
-        try:
-            value = workflow.input.model_validate_json(await self._input())
-        except ValidationError:
+        value = await self._input(workflow)
+        if value is None:
+            await left_undone(self._writer, history)
             await self._finish.error(workflow, "input_refused", "The input does not fit this version of the workflow.")
             return False
         return await self._work(workflow, history, value, attempt)
 
-    async def _input(self) -> bytes:
+    async def _input(self, workflow: Workflow) -> BaseModel | None:
         async with self._bench.engine.connect() as connection:
-            return await catalogue.read_input(connection, self._writer.run_id) or b"null"
+            told = await catalogue.read_input(connection, self._writer.run_id) or b"null"
+        try:
+            return workflow.input.model_validate_json(told)
+        except ValidationError:
+            return None
 
     async def _start(self, history: History, workflow: Workflow | None, attempt: int) -> None:
         self._writer.push(
@@ -150,22 +159,14 @@ class Ownership:
         await self._writer.flush()
 
     async def _work(self, workflow: Workflow, history: History, value: BaseModel, attempt: int) -> bool:
-        bench, asked = self._bench, read_asked(self._told.facts)
+        asked = read_asked(self._told.facts)
         ends_us = self._ends_us(history, asked)
-        if ends_us <= self._writer.last_us:  # before the code could go to sleep again
-            await self._finish.failed(workflow, LimitReached("run_s"))
+        # Before the code could go to sleep again, or go on with what was taken down when it was about to end.
+        if (over := self._over(history, ends_us)) is not None:
+            await self._clean_up_after(workflow, history, attempt, over)
+            await self._finish.failed(workflow, over)
             return False
-        work = Work(
-            workflow,
-            self._writer,
-            history,
-            Provider(bench.model, bench.model_name, bench.retries, bench.prices),
-            bench.clock_us,
-            attempt=attempt,
-            asked=asked,
-            graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
-            secrets=bench.settings.tool_secrets,
-        )
+        work = self._new_work(workflow, history, attempt, asked)
         self._writer.events_max = work.limits.events_max
         task = asyncio.create_task(carry_out(work, value), name=f"run {self._writer.run_id}")
         task.add_done_callback(look_at)
@@ -178,12 +179,52 @@ class Ownership:
         if work.stopped == "handover":
             await self._hand_over()
         elif work.stopped == "cancel":
-            await self._finish.cancelled(workflow, work, seen_us)
-        elif work.stopped == "deadline":
-            await self._finish.failed(workflow, LimitReached("run_s"))
+            self._finish.observed(work, seen_us)
+            await clean_up(work, None)
+            await self._finish.cancelled(workflow, work)
         else:
-            await self._end(workflow, work, task)
+            fault = self._fault(work, task)
+            await clean_up(work, fault)
+            if fault is None:
+                await self._finish.result(workflow, work, task.result())
+            else:
+                await self._finish.failed(workflow, fault)
         return False
+
+    def _new_work(self, workflow: Workflow, history: History, attempt: int, asked: Asked) -> Work:
+        bench = self._bench
+        return Work(
+            workflow,
+            self._writer,
+            history,
+            Provider(bench.model, bench.model_name, bench.retries, bench.prices),
+            bench.clock_us,
+            attempt=attempt,
+            asked=asked,
+            graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
+            secrets=bench.settings.tool_secrets,
+        )
+
+    def _over(self, history: History, ends_us: int) -> WorkflowFailed | None:
+        """Why the run ends before its code goes on, if it does."""
+        if history.ended is not None and (verdict := verdict_of(history.ended)) is not None:
+            return verdict
+        return LimitReached("run_s") if ends_us <= self._writer.last_us else None
+
+    async def _clean_up_after(
+        self, workflow: Workflow | None, history: History, attempt: int, fault: WorkflowFailed | None
+    ) -> None:
+        """The run ends and its code goes on no more: it goes through what the log has, to say what it registered."""
+        value = await self._input(workflow) if workflow is not None and history.at_end else None
+        if workflow is not None and value is not None:
+            work = self._new_work(workflow, history, attempt, read_asked(self._told.facts))
+            work.only_replay = True
+            task = asyncio.create_task(carry_out(work, value), name=f"end of run {self._writer.run_id}")
+            await within(task, work.limits.on_end_s, work.graces.clean_up_s)
+            work.stop("over")
+            task.add_done_callback(look_at)
+            await clean_up(work, fault)
+        await left_undone(self._writer, history)
 
     def _ends_us(self, history: History, asked: Asked) -> int:
         """When the run's time is over, by the database's clock; it stands still while a person is asked."""
@@ -246,29 +287,29 @@ class Ownership:
             work.abandon()
             logger.error("a workflow does not stop and was left behind", workflow=work.workflow.name)
 
-    async def _end(self, workflow: Workflow, run: Work, task: "asyncio.Task[BaseModel]") -> None:
+    def _fault(self, run: Work, task: "asyncio.Task[BaseModel]") -> WorkflowFailed | None:
+        """Why the run fails, in words that may be shown; None when its code returned."""
         # What the code made of a halt does not count, nor whether it ended at all.
         ended = asyncio.CancelledError() if not task.done() or task.cancelled() else task.exception()
         fault = run.halt or ended
-        if fault is None:
-            await self._finish.result(workflow, run, task.result())
-        elif isinstance(fault, NotStorable):
-            await self._finish.error(workflow, "not_storable", str(fault))
-        elif isinstance(fault, EventStoreError):
+        if fault is None or isinstance(fault, WorkflowFailed):
+            return fault
+        if run.stopped == "deadline":
+            return LimitReached("run_s")
+        if isinstance(fault, Exhausted):
+            return LimitReached(fault.limit)
+        if isinstance(fault, NotStorable):
+            return WorkflowFailed("not_storable", str(fault))
+        if isinstance(fault, EventStoreError):
             raise fault
-        elif isinstance(fault, Exhausted):
-            await self._finish.failed(workflow, LimitReached(fault.limit))
-        elif isinstance(fault, WorkflowFailed):
-            await self._finish.failed(workflow, fault)
-        elif isinstance(fault, Diverged):
+        if isinstance(fault, Diverged):
             logger.error("code and history disagree", run_id=str(run.run_id), what=str(fault))
-            await self._finish.error(workflow, "diverged", "The workflow's code changed while the run was under way.")
-        elif isinstance(fault, Misused):
+            return WorkflowFailed("diverged", "The workflow's code changed while the run was under way.")
+        if isinstance(fault, Misused):
             logger.error("a workflow calls what cannot be brought back", run_id=str(run.run_id), what=str(fault))
-            await self._finish.error(workflow, "workflow_misuse", "The workflow's code has a fault and was stopped.")
-        else:
-            logger.error("a workflow raised", run_id=str(run.run_id), workflow=workflow.name, exc_info=fault)
-            await self._finish.error(workflow, "workflow_failed", "The workflow failed.", retryable=True)
+            return WorkflowFailed("workflow_misuse", "The workflow's code has a fault and was stopped.")
+        logger.error("a workflow raised", run_id=str(run.run_id), workflow=run.workflow.name, exc_info=fault)
+        return WorkflowFailed("workflow_failed", "The workflow failed.", retryable=True)
 
     async def _hand_over(self) -> None:
         """Give the run back on purpose: what is half said is dead, and the next owner need not wait for the lease."""

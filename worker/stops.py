@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-StopReason = Literal["cancel", "deadline", "handover", "lost", "suspend"]
+StopReason = Literal["cancel", "deadline", "handover", "lost", "suspend", "over"]
 
 
 @dataclass(frozen=True, slots=True)

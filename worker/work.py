@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import SecretStr
 
@@ -25,6 +25,9 @@ from worker.provenance import estimated
 from worker.speech import Attempt
 from worker.stops import Diverged, Exhausted, Halt, Misused, Site, Stop, StopReason
 from worker.waits import Asked, Waits
+
+if TYPE_CHECKING:
+    from worker.at_end import Registered
 
 # Code that never ends although it was told to. It is kept here, asleep at its next call, because a task that nobody
 # holds would be complained about whenever the garbage collector finds it.
@@ -129,6 +132,8 @@ class Work:
         self.tasks: set[asyncio.Task[Any]] = set()  # besides the workflow's own: branches, and streams that are read
         self.speaking: set[Attempt] = set()
         self.effects: dict[str, Effect] = {}  # what is under way outside and cannot be undone, by key
+        self.at_end: dict[str, Registered] = {}  # what is to be done when the run ends, by key
+        self.only_replay = False  # whether the code runs only to learn what it registered: nothing new is begun
         self._told: dict[str, Entry] = {}
 
     @property
@@ -233,6 +238,8 @@ class Work:
         """Wait until something may be begun outside: when the log has answered all that it can, in every branch."""
         branch.at_edge = True
         await come_to_rest(self.root)
+        if self.only_replay:
+            self.stop("over")
         await self.go_on(branch)
 
     async def close(
@@ -302,7 +309,7 @@ class Work:
         """Tell a milestone, once."""
         index, milestone = self.workflow.milestone(label)
         key, known = self.memo.milestone(branch, milestone.state)
-        if not known and key not in self._told:
+        if not (known or self.only_replay) and key not in self._told:
             self._told[key] = self.writer.push(
                 events.Progress(
                     state=milestone.state,
