@@ -104,6 +104,7 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             owner=f"{socket.gethostname()}/{os.getpid()}",
             clock_us=clock_us,
             metrics=carried,
+            continue_by=models.continuing(),
         )
         broker = HintBroker(redis_url)
         host = Host(bench, handoff, redis, waiting=broker.waiting, sweep_s=store.sweep_s, forgotten_s=store.forgotten_s)

@@ -30,6 +30,7 @@ from worker.declare import Workflow
 from worker.digests import digest
 from worker.groups import live
 from worker.history import History, joined, read_history
+from worker.llm.continuing import ContinueBy
 from worker.llm.model import Model
 from worker.llm.retrying import RetryPolicy
 from worker.metrics import WorkerMetrics
@@ -57,6 +58,7 @@ class Bench:
     owner: str
     clock_us: Callable[[], int]
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
+    continue_by: ContinueBy = "ask"
 
 
 async def read_facts(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[Fact]:
@@ -169,7 +171,7 @@ class Ownership:
             workflow,
             self._writer,
             history,
-            Provider(bench.model, bench.model_name, bench.retries),
+            Provider(bench.model, bench.model_name, bench.retries, bench.continue_by),
             bench.clock_us,
             attempt=attempt,
             asked=asked,
