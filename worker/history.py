@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from eventstore.domain.events import Usage
 from eventstore.domain.record import Fact
 
 CLOSING: Final = frozenset({"step", "model_call", "tool_result", "finding", "validation", "escalation"})
@@ -96,6 +97,10 @@ class History:
     code: str | None = None
     version: int | None = None
     cancel: Fact | None = None
+    at_end: dict[str, Fact] = field(default_factory=dict)  # what is to be done when the run ends, and was not yet
+    cleaned: set[str] = field(default_factory=set)
+    ended: Fact | None = None  # the first thing that was done because the run ends
+    usage: Usage = field(default_factory=Usage)  # all that was spent, what is dead included
 
     def learn(self, fact: Fact) -> None:
         """One more event of the log."""
@@ -113,6 +118,8 @@ class History:
         elif fact.type == "step" and data["status"] == "intent":
             self._try(data["key"], data["attempt"])
             self._place(fact)
+            if isinstance(data.get("output"), dict) and data["output"].get("at_end"):
+                self.at_end[data["key"]] = fact
             outside = data.get("wait_s") is None  # a sleep has an intent as well, and can be slept again
             self.intents[data["key"]] = Closed(
                 fact, self.code, self.version, (), ((fact.seq, fact.seq),), effect=outside
@@ -133,6 +140,11 @@ class History:
         """A call has ended, having said these pieces, and asked for these tools, at these places."""
         key = fact.data["key"]
         self.open.pop(key, None)
+        self._spend(fact)
+        if self.at_end.pop(key, None) is not None:  # the code has registered it and never learns what came of it
+            self.ended = self.ended or fact
+            self.cleaned.add(key)
+            return
         intent = self.intents.pop(key, None)
         self._place(fact)
         seqs = joined([*said, *(intent.seqs if intent else ()), (fact.seq, fact.seq)])
@@ -207,6 +219,10 @@ class History:
         if text is not None:
             opened.pieces.append(text)
 
+    def _spend(self, fact: Fact) -> None:
+        if (told := fact.data.get("usage")) is not None:
+            self.usage = self.usage + Usage.told(told)
+
     def _try(self, key: str, attempt: int) -> None:
         self.attempts[key] = max(self.attempts.get(key, 0), attempt)
 
@@ -215,6 +231,7 @@ class History:
 
     def _retry(self, fact: Fact) -> None:
         data, key = fact.data, fact.data["key"]
+        self._spend(fact)
         self.bury([(first, last) for first, last in data["superseded"]])
         self._try(key, data["attempt"])
         if data["what"] == "run":

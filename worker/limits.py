@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from eventstore.domain.events import RunLimits
+from worker.holding import SPAN_MAX
 from worker.stops import WorkflowFailed
 
 REACHED: Final[Mapping[str, str]] = {
@@ -61,19 +62,23 @@ class Limits:
     cost_micro_usd: int | None = None
 
 
+LIMITS: Final = tuple(field.name for field in fields(Limits))
+
+
 def limits_of(told: Mapping[str, Any]) -> Limits:
     """The limits that a run's first event tells."""
-    known = {field.name for field in fields(Limits)}
-    return Limits(**{name: value for name, value in told.items() if name in known and value is not None})
+    return Limits(**{name: value for name, value in told.items() if name in LIMITS and value is not None})
 
 
-def declared_limits(name: str, told: RunLimits | None, ceilings: Mapping[str, float] | None = None) -> RunLimits:
+def declared_limits(name: str, told: RunLimits | None) -> RunLimits:
     """A workflow's limits, whole and checked. What it does not say has its default, or less where it says less of a
-    whole; a ceiling of the deployment bounds all of them. Raises ValueError with a line for the author."""
+    whole. Raises ValueError with a line for the author."""
     said = told.model_dump(exclude_none=True) if told is not None else {}
     if bad := [each for each, value in said.items() if not value > 0]:
         raise ValueError(f"{name}: limits must be more than 0: {', '.join(bad)}")
     whole = {**asdict(Limits()), **said}
+    if whole["hold_chars_max"] <= SPAN_MAX:
+        raise ValueError(f"{name}: hold_chars_max must be more than {SPAN_MAX}, which redactions look ahead")
     for each in WITHIN_A_RUN:
         if each not in said:
             whole[each] = min(whole[each], whole["run_s"])
@@ -83,6 +88,13 @@ def declared_limits(name: str, told: RunLimits | None, ceilings: Mapping[str, fl
         whole["tool_failures_max"] = min(whole["tool_failures_max"], whole["tool_calls_max"])
     elif whole["tool_failures_max"] > whole["tool_calls_max"]:
         raise ValueError(f"{name}: tool_failures_max is more than tool_calls_max")
-    for each, ceiling in (ceilings or {}).items():
-        whole[each] = ceiling if whole[each] is None else min(whole[each], ceiling)
     return RunLimits(**whole)
+
+
+def under(ceilings: Mapping[str, float], limits: RunLimits) -> RunLimits:
+    """The same limits, none above its ceiling."""
+    told = limits.model_dump()
+    lower = {name: value for name, value in ceilings.items() if told[name] is None or told[name] > value}
+    kept = RunLimits.model_validate({**told, **lower})
+    within = {name: min(getattr(kept, name), kept.run_s) for name in WITHIN_A_RUN if getattr(kept, name) is not None}
+    return kept.model_copy(update=within)

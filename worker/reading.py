@@ -101,6 +101,14 @@ class Stream:
         """The call's name in the log."""
         return self._call.key
 
+    @property
+    def has_news(self) -> bool:
+        """Whether the log has a piece that was not given, or its end, or it has broken."""
+        entries, storing = self._attempt.entries, self._storing
+        piece = self._given < len(entries) and entries[self._given].seq is not None
+        over = self._task is not None and self._task.done()
+        return piece or over or (storing is not None and storing.entry.seq is not None)
+
     async def _listen(self) -> None:
         await self._close(await hear(self._work, self._question, self._attempt))
 
@@ -271,7 +279,7 @@ class Pieces:
                 if not stream.begun:
                     await self._work.outside(self._branch)
                     stream.begin()
-                self._branch.at_edge = True
+                self._branch.at_edge, self._branch.reads = True, stream
                 piece = await stream.next()
         except Misused as halt:
             self._work.refuse(halt)

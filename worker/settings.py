@@ -1,9 +1,12 @@
 """What a worker process may take, each limit with its unit."""
 
-from pydantic import Field, SecretStr
+from pathlib import Path
+
+from pydantic import Field, PositiveFloat, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eventstore.scrape import Address
+from worker.limits import LIMITS
 
 
 class WorkerSettings(BaseSettings):
@@ -23,4 +26,15 @@ class WorkerSettings(BaseSettings):
     tool_secrets: dict[str, SecretStr] = Field(
         default_factory=dict, description='what tools may ask for by name, as JSON: {"archive": "…"}'
     )
+    ceilings: dict[str, PositiveFloat] = Field(
+        default={}, description="limits that no run may exceed, whatever its workflow says, as JSON by their names"
+    )
+    prices: Path | None = Field(default=None, description="file of what models cost; unset: the one that comes along")
     start_s: float = Field(default=30.0, gt=0, description="a starting worker waits this long for the database")
+
+    @field_validator("ceilings")
+    @classmethod
+    def _known_limits(cls, ceilings: dict[str, float]) -> dict[str, float]:
+        if unknown := sorted(ceilings.keys() - LIMITS):
+            raise ValueError(f"there is no limit {', '.join(unknown)}; there are {', '.join(LIMITS)}")
+        return ceilings

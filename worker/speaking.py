@@ -23,7 +23,8 @@ T = TypeVar("T")
 
 # Faults that another run may not meet; a failure is read from the log, which tells its code only.
 WORTH_ANOTHER_RUN: Final = frozenset(
-    {"connection", "timeout", "provider_busy", "stream_incomplete", "malformed", "unknown_finish", "model_length"}
+    {"connection", "timeout", "limit_first_byte_s", "limit_between_pieces_s", "provider_busy"}
+    | {"stream_incomplete", "malformed", "unknown_finish", "model_length"}
 )
 STOPPED: Final = (SIBLING, "Another part of the run failed; this one was stopped.")
 
@@ -110,7 +111,7 @@ async def attempts(
         why = (told.fault.code, told.fault.message_safe)
         usage = dead_usage(told.fault, speaking.heard)
         fact = await work.retry(
-            "model", call.key, why, dead, speaking.number, again=more, wait_s=told.wait_s, usage=usage
+            "model", call.key, why, dead, speaking.number, again=more, wait_s=told.wait_s, usage=usage, branch=branch
         )
         branch.open = None
         branch.passed(fact.seq, fact.at_us)
@@ -131,7 +132,7 @@ def finished(said: Spoken, on_length: OnLength = "offer") -> Spoken:
 
 def model_call(work: Work, call: Call, attempt: Attempt, question: Question, end: ModelEnd) -> events.ModelCall:
     """How a call ended, and what it has cost; the run has spent that from here on."""
-    usage = usage_of(end, attempt.heard)
+    usage = work.priced(usage_of(end, attempt.heard), end.model_served)
     work.usage = work.usage + usage
     request, first_ms = question.request, end.first_piece_ms
     spoken_ms = end.total_ms - (first_ms or 0.0)

@@ -58,7 +58,7 @@ class Talk:
         far (`keep`). With `resume="continue"` a cut answer is gone on with, also by another worker: nothing is dead.
         """
         question = self._question(name, messages, section, shape, parameters, caller(), tools)
-        guard = guard_of(hold, redact)
+        guard = guard_of(hold, redact, self._work.limits.hold_chars_max)
         return Prompted(self._work, self._branch, replace(question, guard=guard, on_length=on_length, resume=resume))
 
     def _question(

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pydantic import SecretStr
 
@@ -12,18 +12,23 @@ from eventstore.domain import events
 from eventstore.domain.record import Fact
 from eventstore.recorder import Entry, RunWriter
 from worker.branches import Branch, come_to_rest
+from worker.budget import Bounded
 from worker.declare import Workflow
 from worker.facts import fact_of
 from worker.history import REWOUND, History, Opened, Range, ranges
 from worker.limits import limits_of
 from worker.llm.continuing import ContinueBy
 from worker.llm.model import Model
+from worker.llm.prices import Prices, own_prices
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Call, Memo
 from worker.provenance import estimated
 from worker.speech import Attempt
-from worker.stops import Diverged, Halt, Misused, Site, Stop, StopReason
+from worker.stops import Diverged, Exhausted, Halt, Misused, Site, Stop, StopReason
 from worker.waits import Asked, Waits
+
+if TYPE_CHECKING:
+    from worker.at_end import Registered
 
 # Code that never ends although it was told to. It is kept here, asleep at its next call, because a task that nobody
 # holds would be complained about whenever the garbage collector finds it.
@@ -37,6 +42,7 @@ class Provider:
     model: Model
     name: str
     retries: RetryPolicy
+    prices: Prices = field(default_factory=own_prices)
     continue_by: ContinueBy = "ask"
 
 
@@ -104,16 +110,18 @@ class Work:
         secrets: Mapping[str, SecretStr] | None = None,
     ) -> None:
         self.workflow = workflow
+        self.limits = limits_of(history.accepted.data["limits"])
         self.run_id = writer.run_id
         self.attempt = attempt
         self.writer = writer
         self.history = history
         self.memo = Memo(history, writer.run_id, workflow.code, workflow.version)
-        self.provider = provider
+        spent = lambda: history.usage  # noqa: E731
+        model = Bounded(provider.model, self.limits, provider.prices, spent, self.exhausted)
+        self.provider = replace(provider, model=model)
         self.clock_us = clock_us
         self.graces = graces or Graces()
         self.secrets = secrets or {}
-        self.limits = limits_of(history.accepted.data["limits"])
         self.root = Branch("", None, history.accepted.at_us)
         self.asked = asked or Asked()
         self.waits = Waits(self.root)
@@ -127,6 +135,8 @@ class Work:
         self.speaking: set[Attempt] = set()
         self.cut_short: dict[str, int] = {}  # typed answers that reached their length limit, after so many tokens
         self.effects: dict[str, Effect] = {}  # what is under way outside and cannot be undone, by key
+        self.at_end: dict[str, Registered] = {}  # what is to be done when the run ends, by key
+        self.only_replay = False  # whether the code runs only to learn what it registered: nothing new is begun
         self._told: dict[str, Entry] = {}
 
     @property
@@ -136,7 +146,10 @@ class Work:
 
     def stop(self, reason: StopReason) -> None:
         """From now on every call raises Stop, whatever the code caught before; what goes on outside is cut off."""
-        self.refuse(Stop(reason))
+        self._end_with(Stop(reason))
+
+    def _end_with(self, halt: Halt) -> None:
+        self.refuse(halt)
         for task in [*self.tasks]:
             task.cancel()
 
@@ -149,6 +162,17 @@ class Work:
         """Seconds until the run must have ended, as far as this owner's clock can tell."""
         accepted = self.history.accepted
         return max(0.0, (accepted.at_us - self.clock_us()) / 1e6 + self.limits.run_s)
+
+    def exhausted(self, limit: str) -> Exhausted:
+        """A limit of the run is reached: all of it ends, and what goes on outside is cut off."""
+        halt = Exhausted(limit)
+        self._end_with(halt)
+        return halt
+
+    @property
+    def parallel(self) -> int:
+        """How many branches of one call may run beside each other."""
+        return min(self.workflow.parallel, self.limits.parallel)
 
     def look_back(self, end: str) -> None:
         """The code has ended in this way: has it asked for all that the log has?"""
@@ -166,7 +190,11 @@ class Work:
     def aborted(self) -> events.Usage:
         """What the calls that were under way when the run stopped have cost, as far as we can tell."""
         heard = sum(attempt.heard for attempt in self.speaking)
-        return estimated(heard) if heard else events.Usage()
+        return self.priced(estimated(heard)) if heard else events.Usage()
+
+    def priced(self, usage: events.Usage, served: str | None = None) -> events.Usage:
+        """What was spent with what it cost, by the model that answered or else by the one that was asked."""
+        return self.provider.prices.priced(usage, served, self.provider.name)
 
     async def go_on(self, branch: Branch) -> None:
         """Each call asks first whether it may."""
@@ -209,6 +237,8 @@ class Work:
         """Wait until something may be begun outside: when the log has answered all that it can, in every branch."""
         branch.at_edge = True
         await come_to_rest(self.root)
+        if self.only_replay:
+            self.stop("over")
         await self.go_on(branch)
 
     async def close(
@@ -246,8 +276,10 @@ class Work:
         again: bool,
         wait_s: float = 0.0,
         usage: events.Usage | None = None,
+        branch: Branch | None = None,
     ) -> Fact:
         """Store that an attempt failed, what is dead with it and what it cost; the memory forgets it as well."""
+        usage = self.priced(usage) if usage is not None else None
         self.usage = self.usage + (usage or events.Usage())
         body = events.Retry(
             what=what,
@@ -260,7 +292,12 @@ class Work:
             wait_s=round(wait_s, 3),
             usage=usage,
         )
-        entry = await self.writer.record(body)
+        entry = self.writer.push(body)
+        if branch is not None:
+            branch.waits_for = entry
+        await self.writer.stored(entry)
+        if branch is not None:
+            branch.waits_for = None
         fact = fact_of(entry, body)
         self.history.learn(fact)
         return fact
@@ -276,7 +313,7 @@ class Work:
         """Tell a milestone, once."""
         index, milestone = self.workflow.milestone(label)
         key, known = self.memo.milestone(branch, milestone.state)
-        if not known and key not in self._told:
+        if not (known or self.only_replay) and key not in self._told:
             self._told[key] = self.writer.push(
                 events.Progress(
                     state=milestone.state,

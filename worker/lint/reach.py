@@ -20,7 +20,7 @@ HANDED: Final = {
     "model": ((), ("tools",)),
     "value": ((), ("tools",)),
 }
-BRANCHING: Final = frozenset({"each", "gather", "branch"})
+BRANCHING: Final = frozenset({"each", "as_done", "gather", "branch"})
 BUILDS_CLASSES: Final = ("__init__", "__post_init__", "__new__", "model_post_init")
 
 
