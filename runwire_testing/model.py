@@ -8,7 +8,7 @@ from typing import Any
 
 from worker.llm.model import Model, ModelEnd, ModelFault, ModelRequest, Piece
 from worker.llm.scripted_faults import Fault
-from worker.llm.scripted_rules import NO_RULE, Rule, ScriptedCall, answer, prompt_text
+from worker.llm.scripted_rules import NO_RULE, Rule, ScriptedCall, answered, prompt_text
 from worker.llm.scripted_server import ScriptedServer
 
 SHOWN_CHARS = 600
@@ -65,7 +65,7 @@ class ScriptedModel:
     def knows(self, request: ModelRequest) -> bool:
         """Whether a script answers this; if not, it is kept for the test's end."""
         prompt = prompt_text(request.messages)
-        if answer(self._rules, prompt, str(request.messages[-1].get("role"))).rule != NO_RULE:
+        if answered(self._rules, request.messages).rule != NO_RULE:
             return True
         self.unscripted.append(prompt[-SHOWN_CHARS:])
         return False

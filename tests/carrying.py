@@ -19,6 +19,7 @@ from tests.histories import RUN
 from tests.writing import NOW_US, accepted
 from worker.declare import Workflow
 from worker.history import read_history
+from worker.llm.continuing import ContinueBy
 from worker.llm.model import ModelEnd, ModelFault, ModelRequest, Piece, TextPiece, ToolCallPiece
 from worker.llm.retrying import RetryPolicy
 from worker.run import Run
@@ -121,6 +122,7 @@ class Carried:
     own: "asyncio.Task[BaseException | None] | None" = None
     retries: RetryPolicy = SOON
     begun: asyncio.Event = field(default_factory=asyncio.Event)
+    continue_by: ContinueBy = "ask"
     secrets: Mapping[str, SecretStr] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -171,7 +173,7 @@ class Carried:
             writer.push(body)
         await writer.flush()
         history.begin(writer.last_us)
-        provider = Provider(self.model, "scripted", self.retries)
+        provider = Provider(self.model, "scripted", self.retries, continue_by=self.continue_by)
         graces = Graces(clean_up_s=0.2, effect_s=0.2)
         work = Work(
             workflow,

@@ -119,6 +119,7 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             owner=f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}",
             clock_us=clock_us,
             metrics=carried,
+            continue_by=models.continuing(),
             prices=read_prices(settings.prices) if settings.prices is not None else own_prices(),
         )
         broker = HintBroker(redis_url)

@@ -2,8 +2,8 @@
 
 from eventstore.domain.events import RunLimits
 from worker.declare import CancelAfter, Check, RunView, Tool, tool, workflow
+from worker.questions import Spoken
 from worker.run import Run
-from worker.speaking import Spoken
 from worker.stops import ValidationFailed, WorkflowFailed
 from worker.toolbox import ToolContext
 

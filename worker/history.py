@@ -75,6 +75,7 @@ class Opened:
     seqs: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     calls: list[Fact] = field(default_factory=list)
+    kept: bool = False  # whoever takes it up goes on after what it has said
 
 
 @dataclass(slots=True)
@@ -108,6 +109,8 @@ class History:
         data = fact.data
         if fact.type in PIECES:
             self._say(data["step"], fact, data["text"] if fact.type == "token" else None)
+            if data.get("resume") == "continue":
+                self.open[data["step"]].kept = True
         elif fact.type == "tool_call":
             # What a model asks for is part of what it says; what the code asks for is a call of its own.
             self._say(data.get("turn") or data["key"], fact, None)
@@ -165,11 +168,12 @@ class History:
 
     def left_open(self) -> list[tuple[str, list[Range]]]:
         """Calls that were begun and never closed, with all that is dead with them: what they said, and what was made
-        while somebody read them. A call made under another one is named by that one alone."""
+        while somebody read them. A call made under another one is named by that one alone. Of one that is gone on with
+        nothing is dead."""
         found: list[tuple[str, list[Range]]] = []
         for key, opened in sorted(self.open.items(), key=lambda one: one[1].seqs[0]):
             if not any(first <= opened.seqs[0] <= last for _, dead in found for first, last in dead):
-                own = ranges(opened.seqs)
+                own = [] if opened.kept else ranges(opened.seqs)
                 found.append((key, joined([*own, *self.made_under(key, own)])))
         return found
 

@@ -14,12 +14,14 @@ from typing import Any, Final, NoReturn, TypeVar
 from eventstore.domain.events import Usage
 from eventstore.recorder import Entry
 from worker.branches import Branch, Broken
-from worker.history import REWOUND, Range, joined
+from worker.hearing import goes_on, hear, let_go
+from worker.history import REWOUND, Opened, Range, joined
 from worker.llm.model import ModelEnd, ModelFault
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Call
 from worker.provenance import dead_usage, estimated
-from worker.speaking import STOPPED, Question, Spoken, asking, hear, model_call, recalled
+from worker.questions import Question, Spoken
+from worker.speaking import STOPPED, asking, model_call, recalled
 from worker.speech import Attempt, Shape
 from worker.stops import Misused, Rewind, WorkflowFailed
 from worker.turns import Dialog, say_all
@@ -34,8 +36,17 @@ WITH_IT: Final = (REWOUND, "A stream beside it broke; this part starts again.")
 class Overheard(Attempt):
     """An attempt whose stored pieces somebody waits for."""
 
-    def __init__(self, work: Work, key: str, where: tuple[str, Shape], number: int, heard: asyncio.Event) -> None:
-        super().__init__(work.writer, key, *where, number)
+    def __init__(
+        self,
+        work: Work,
+        key: str,
+        where: tuple[str, Shape],
+        number: int,
+        heard: asyncio.Event,
+        kept: Opened | None = None,
+    ) -> None:
+        super().__init__(work.writer, key, *where, number, kept)
+        self._kept = kept.pieces if kept is not None else []
         self.entries: list[Entry] = []
         self._heard = heard
 
@@ -48,13 +59,16 @@ class Overheard(Attempt):
 
     def pieces(self) -> tuple[str, ...]:
         """The text as the log has it; asked once all of it is stored."""
-        return tuple("".join(entry.parts) for entry in self.entries)
+        return (*self._kept, *("".join(entry.parts) for entry in self.entries))
 
 
 class Stream:
-    """A model's stream while it is read: it flows into the log by itself, and the reader follows the log."""
+    """A model's stream while it is read: it flows into the log by itself, and the reader follows the log.
 
-    def __init__(self, work: Work, branch: Branch, call: Call, question: Question) -> None:
+    With what an earlier owner has kept of it, it begins once all of that was read again.
+    """
+
+    def __init__(self, work: Work, branch: Branch, call: Call, question: Question, kept: Opened | None = None) -> None:
         self._work = work
         self._branch = branch
         self._call = call
@@ -65,13 +79,22 @@ class Stream:
         self.ended = False
         self.said: Spoken | None = None
         where = (question.section, question.shape)
-        self._attempt = Overheard(work, call.key, where, call.attempt, self._heard)
-        work.speaking.add(self._attempt)
-        self._task = asyncio.create_task(self._listen(), name=f"stream {call.key}")
-        self._task.add_done_callback(look_at)
-        self._task.add_done_callback(lambda _: self._heard.set())
-        work.tasks.add(self._task)
-        self._task.add_done_callback(work.tasks.discard)
+        self._attempt = Overheard(work, call.key, where, call.attempt, self._heard, kept)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is under way."""
+        return self._task is not None
+
+    def begin(self) -> None:
+        """Let it flow."""
+        self._work.speaking.add(self._attempt)
+        self._task = task = asyncio.create_task(self._listen(), name=f"stream {self.key}")
+        task.add_done_callback(look_at)
+        task.add_done_callback(lambda _: self._heard.set())
+        self._work.tasks.add(task)
+        task.add_done_callback(self._work.tasks.discard)
 
     @property
     def key(self) -> str:
@@ -83,7 +106,8 @@ class Stream:
         """Whether the log has a piece that was not given, or its end, or it has broken."""
         entries, storing = self._attempt.entries, self._storing
         piece = self._given < len(entries) and entries[self._given].seq is not None
-        return piece or self._task.done() or (storing is not None and storing.entry.seq is not None)
+        over = self._task is not None and self._task.done()
+        return piece or over or (storing is not None and storing.entry.seq is not None)
 
     async def _listen(self) -> None:
         await self._close(await hear(self._work, self._question, self._attempt))
@@ -101,6 +125,7 @@ class Stream:
 
     async def next(self) -> str | None:
         """The next piece that is stored, or None at the end. Raises Rewind when the stream has broken."""
+        assert self._task is not None
         while True:
             self._heard.clear()
             if self._task.done() and (fault := self._fault()) is not None:
@@ -115,6 +140,7 @@ class Stream:
             await self._heard.wait()
 
     def _fault(self) -> ModelFault | None:
+        assert self._task is not None
         if self._task.cancelled():
             return ModelFault("connection", "The stream was closed.", retryable=False)
         fault = self._task.exception()
@@ -135,10 +161,13 @@ class Stream:
 
     def cut(self) -> None:
         """Close its connection now."""
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     async def break_off(self) -> list[Range]:
         """Stop it; answers where its pieces are."""
+        if self._task is None:
+            return []  # what was kept stays so
         self.cut()
         await asyncio.wait([self._task])
         self._work.speaking.discard(self._attempt)
@@ -180,7 +209,7 @@ class Stream:
 
     def _cost(self) -> Usage | None:
         """What the attempt that is given up has cost."""
-        fault = None if self._task.cancelled() else self._task.exception()
+        fault = None if self._task is None or self._task.cancelled() else self._task.exception()
         if isinstance(fault, ModelFault):
             return dead_usage(fault, self._attempt.heard)
         return estimated(self._attempt.heard) if self._attempt.heard else None
@@ -243,8 +272,13 @@ class Pieces:
     async def _next(self, stream: Stream) -> str | None:
         question = self._dialog.question
         await self._work.go_on(self._branch)
+        if self._known:
+            return self._known.pop()
         try:
             with self._branch.doing(question.name, question.site):
+                if not stream.begun:
+                    await self._work.outside(self._branch)
+                    stream.begin()
                 self._branch.at_edge, self._branch.reads = True, stream
                 piece = await stream.next()
         except Misused as halt:
@@ -262,8 +296,15 @@ class Pieces:
                 self._recalled = (call.key, known)
                 self._known = [*reversed(work.memo.pieces(call.key))]
                 return
-            await work.outside(branch)
-            self._stream = Stream(work, branch, call, question)
+            kept = work.history.open.get(call.key)
+            if kept is None or not goes_on(work, question):
+                await work.outside(branch)
+                await let_go(work, question, call)
+                kept = None
+            self._known = [*reversed(kept.pieces)] if kept is not None else None
+            self._stream = Stream(work, branch, call, question, kept)
+            if kept is None:
+                self._stream.begin()
             branch.readings.append(self._stream)
 
     async def _end(self) -> None:

@@ -15,7 +15,8 @@ import orjson
 from worker.branches import Branch
 from worker.limits import LimitReached
 from worker.orders import order_of
-from worker.speaking import Question, Spoken, finished, say_turn
+from worker.questions import Question, Spoken
+from worker.speaking import finished, say_turn
 from worker.tools import DENIED, answer_all
 from worker.work import Work
 
@@ -96,7 +97,7 @@ class Dialog:
 
     def ended(self, said: Spoken) -> Spoken:
         """The last turn, if it was said to its end."""
-        return replace(finished(said), turns=self.question.turn)
+        return replace(finished(said, self.question.on_length), turns=self.question.turn)
 
     def _count(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Failures one after the other; what a person did not allow is none."""

@@ -15,8 +15,9 @@ from worker.branches import Branch, come_to_rest
 from worker.budget import Bounded
 from worker.declare import Workflow
 from worker.facts import fact_of
-from worker.history import History, Range
+from worker.history import REWOUND, History, Opened, Range, ranges
 from worker.limits import limits_of
+from worker.llm.continuing import ContinueBy
 from worker.llm.model import Model
 from worker.llm.prices import Prices, own_prices
 from worker.llm.retrying import RetryPolicy
@@ -42,6 +43,7 @@ class Provider:
     name: str
     retries: RetryPolicy
     prices: Prices = field(default_factory=own_prices)
+    continue_by: ContinueBy = "ask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class Work:
         self.abandoned = False
         self.tasks: set[asyncio.Task[Any]] = set()  # besides the workflow's own: branches, and streams that are read
         self.speaking: set[Attempt] = set()
+        self.cut_short: dict[str, int] = {}  # typed answers that reached their length limit, after so many tokens
         self.effects: dict[str, Effect] = {}  # what is under way outside and cannot be undone, by key
         self.at_end: dict[str, Registered] = {}  # what is to be done when the run ends, by key
         self.only_replay = False  # whether the code runs only to learn what it registered: nothing new is begun
@@ -302,6 +305,11 @@ class Work:
         fact = fact_of(entry, body)
         self.history.learn(fact)
         return fact
+
+    async def start_again(self, key: str, opened: Opened) -> None:
+        """What a call has said so far is dead although nothing failed: the call is made from its beginning."""
+        why = (REWOUND, "This part starts again.")
+        await self.retry("model", key, why, ranges(opened.seqs), self.history.attempts[key], again=True)
 
     def milestone(
         self, branch: Branch, label: str, detail: str | None = None, done: int | None = None, of: int | None = None

@@ -194,6 +194,7 @@ class Token(Body):
     step: str
     attempt: int
     shape: Literal["text", "json"] = "text"
+    resume: Literal["continue"] | None = None
 
 
 class ToolCall(Body):
