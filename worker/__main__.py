@@ -30,10 +30,12 @@ from worker.broker import HintBroker
 from worker.declare import Workflow
 from worker.host import Host
 from worker.llm.provider import create_model
+from worker.llm.rates import rates_of
 from worker.llm.retrying import RetryPolicy
 from worker.llm.settings import ModelSettings
 from worker.loading import known_workflows
 from worker.metrics import WorkerMetrics
+from worker.neighbours import Neighbours
 from worker.runner import Bench
 from worker.settings import WorkerSettings
 from worker.unread import Abandoning
@@ -48,6 +50,11 @@ class CannotStart(Exception):
 def clock_us() -> int:
     """This machine's clock: a claim that events carry, never what decides."""
     return time.time_ns() // 1_000
+
+
+def owner() -> str:
+    """Under which name this process owns runs."""
+    return f"{socket.gethostname()}/{os.getpid()}"
 
 
 async def register(engine: AsyncEngine, workflows: Iterable[Workflow], wait_s: float) -> None:
@@ -86,7 +93,8 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         stack.push_async_callback(engine.dispose)
         redis = wakeups.connect(redis_url)
         stack.push_async_callback(redis.aclose)
-        model = create_model(models)
+        rates = rates_of(models, redis, Neighbours(engine, owner()).live, carried)
+        model = create_model(models, heard=rates.heard)
         stack.push_async_callback(model.aclose)
         handoff = Handoff(redis_url, redis)
         stack.callback(handoff.close)
@@ -102,16 +110,17 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             workflows=workflows,
             settings=settings,
             lease_s=store.lease_s,
-            owner=f"{socket.gethostname()}/{os.getpid()}",
+            owner=owner(),
             clock_us=clock_us,
             metrics=carried,
+            rates=rates,
         )
         broker = HintBroker(redis_url)
         host = Host(bench, handoff, redis, waiting=broker.waiting, sweep_s=store.sweep_s, forgotten_s=store.forgotten_s)
         actors.declare(broker, host)
         queue = Worker(broker, worker_threads=2, worker_timeout=200)
         abandoning = Abandoning(engine, redis, handoff, carried, sweep_s=store.sweep_s, gone_s=store.readers_gone_s)
-        async with host.open(), abandoning.open():
+        async with rates.open(), host.open(), abandoning.open():
             await asyncio.to_thread(queue.start)
             keep_pauses_short()
             logger.info("worker ready", owner=bench.owner, workflows=sorted(workflows))

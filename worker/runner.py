@@ -31,6 +31,8 @@ from worker.digests import digest
 from worker.groups import live
 from worker.history import History, joined, read_history
 from worker.llm.model import Model
+from worker.llm.rated import RatedModel
+from worker.llm.rates import Rates
 from worker.llm.retrying import RetryPolicy
 from worker.metrics import WorkerMetrics
 from worker.run import Run
@@ -57,6 +59,7 @@ class Bench:
     owner: str
     clock_us: Callable[[], int]
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
+    rates: Rates | None = None
 
 
 async def read_facts(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[Fact]:
@@ -165,16 +168,19 @@ class Ownership:
         if ends_us <= self._writer.last_us:  # before the code could go to sleep again
             await self._end_error(workflow, "limit_run_s", "The run took longer than it may.", retryable=True)
             return False
+        model = RatedModel(bench.model, bench.rates, history.accepted.data["tenant"]) if bench.rates else bench.model
         work = Work(
             workflow,
             self._writer,
             history,
-            Provider(bench.model, bench.model_name, bench.retries),
+            Provider(model, bench.model_name, bench.retries),
             bench.clock_us,
             attempt=attempt,
             asked=asked,
             graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
         )
+        if isinstance(model, RatedModel):
+            model.notice = work.notice
         task = asyncio.create_task(carry_out(work, value), name=f"run {self._writer.run_id}")
         task.add_done_callback(look_at)
         seen_us = await self._watch(task, work, (ends_us - self._writer.last_us) / 1e6)

@@ -1,4 +1,4 @@
-"""What model calls have spent of a provider's limits: counted for all processes in Redis, and for this one in memory."""
+"""What model calls have spent of a provider's limits: counted for all processes in Redis, for this one in memory."""
 
 import secrets
 import time
