@@ -12,6 +12,8 @@ FIRST_EVENT_TARGET_S: Final = 0.5
 FIRST_EVENT_ALARM_S: Final = 2.0
 CANCEL_TARGET_S: Final = 2.0
 CANCEL_ALARM_S: Final = 5.0
+# A provider that leaves more than this share of the calls that wait without room wakes somebody.
+MODEL_GIVE_UP_ALARM: Final = 0.05
 FIRST_EVENT: Final = (0.01, 0.025, 0.05, 0.1, 0.25, FIRST_EVENT_TARGET_S, 1.0, FIRST_EVENT_ALARM_S, 5.0, 15.0, 60.0)
 CANCEL: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, CANCEL_TARGET_S, CANCEL_ALARM_S, 15.0, 60.0)
 
