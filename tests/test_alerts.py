@@ -15,6 +15,7 @@ from eventstore import partitions, vitals
 from eventstore.metrics import RecorderMetrics, SealerMetrics, new_registry
 from eventstore.settings import SealSettings, StoreSettings
 from worker import metrics as carrying
+from worker.llm.settings import ModelSettings
 from worker.metrics import WorkerMetrics
 from worker.settings import WorkerSettings
 
@@ -26,7 +27,6 @@ RULES: list[dict[str, Any]] = [
 ]
 RUNBOOK = (ROOT / "ops/runbooks/log.md").read_text(encoding="utf-8")
 OPERATING = (ROOT / "docs/operating.md").read_text(encoding="utf-8")
-SETTINGS = (ApiSettings, StoreSettings, WorkerSettings, SealSettings)
 SUFFIXES = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
 # What each alert compares with, and whose constant that is.
 THRESHOLDS: dict[str, float] = {
@@ -39,6 +39,7 @@ THRESHOLDS: dict[str, float] = {
     "VersionUncovered": vitals.UNCOVERED_ALARM_S,
     "StreamsDrop": figures.DROPPED_ALARM,
     "StreamsDropOffTarget": figures.DROPPED_TARGET,
+    "ModelLimitsFull": carrying.MODEL_GIVE_UP_ALARM,
 }
 BUCKETS = {
     "FirstEventSlow": carrying.FIRST_EVENT_ALARM_S,
@@ -95,16 +96,27 @@ def test_the_list_of_metrics_is_the_registry_of_each_process(section: str) -> No
     assert documented(section) == figures_of(REGISTRIES[section])
 
 
+def settings() -> set[str]:
+    """Every setting of every process, without its prefix."""
+    plain = {
+        name.upper()
+        for each in (ApiSettings, StoreSettings, WorkerSettings, SealSettings)
+        for name in each.model_fields
+    }
+    aliases = re.findall(
+        r"RUNWIRE_(\w+)", repr([field.validation_alias for field in ModelSettings.model_fields.values()])
+    )
+    return plain | set(aliases)
+
+
 def test_the_settings_that_the_page_names_exist_and_none_of_ours_is_missing() -> None:
     named = set(re.findall(r"`RUNWIRE_(\w+)`", OPERATING))
-    known = {name.upper() for settings in SETTINGS for name in settings.model_fields}
-    assert named <= known
-    assert {name for name in known if "METRICS" in name} <= named
+    ours = {name for name in settings() if "METRICS" in name or "READERS" in name or "MODEL_R" in name}
+    assert ours <= named <= settings()
 
 
 def test_the_runbook_names_settings_and_metrics_that_exist() -> None:
-    known = {name.upper() for settings in SETTINGS for name in settings.model_fields}
-    assert set(re.findall(r"RUNWIRE_([A-Z_]+)", RUNBOOK)) <= known
+    assert set(re.findall(r"RUNWIRE_([A-Z_]+)", RUNBOOK)) <= settings()
     totals = {name.removesuffix("_count") for name in SERIES}
     assert set(re.findall(r"`(runwire_\w+)`", RUNBOOK)) <= SERIES | totals
 

@@ -35,10 +35,12 @@ from worker.host import Host
 from worker.limits import under
 from worker.llm.prices import own_prices, read_prices
 from worker.llm.provider import create_model
+from worker.llm.rates import rates_of
 from worker.llm.retrying import RetryPolicy
 from worker.llm.settings import ModelSettings
 from worker.loading import known_workflows
 from worker.metrics import WorkerMetrics
+from worker.neighbours import Neighbours
 from worker.runner import Bench
 from worker.settings import WorkerSettings
 from worker.unread import Abandoning
@@ -53,6 +55,11 @@ class CannotStart(Exception):
 def clock_us() -> int:
     """This machine's clock: a claim that events carry, never what decides."""
     return time.time_ns() // 1_000
+
+
+def owner() -> str:
+    """A name to own runs under. In a container every process is the first one: chance tells it from the one before."""
+    return f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
 
 
 async def register(engine: AsyncEngine, workflows: Iterable[Workflow], wait_s: float) -> None:
@@ -99,7 +106,9 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         stack.push_async_callback(engine.dispose)
         redis = wakeups.connect(redis_url)
         stack.push_async_callback(redis.aclose)
-        model = create_model(models)
+        name = owner()
+        rates = rates_of(models, redis, Neighbours(engine, name).live, carried)
+        model = create_model(models, heard=rates.heard)
         stack.push_async_callback(model.aclose)
         handoff = Handoff(redis_url, redis)
         stack.callback(handoff.close)
@@ -115,12 +124,12 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             workflows=workflows,
             settings=settings,
             lease_s=store.lease_s,
-            # In a container every process is the first one: chance tells it from the one that died there before.
-            owner=f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}",
+            owner=name,
             clock_us=clock_us,
             metrics=carried,
             continue_by=models.continuing(),
             prices=read_prices(settings.prices) if settings.prices is not None else own_prices(),
+            rates=rates,
         )
         broker = HintBroker(redis_url)
         bounds = Bounds(store.tenant_runs_max, store.caller_runs_max)
@@ -129,7 +138,7 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         actors.declare(broker, host)
         queue = Worker(broker, worker_threads=2, worker_timeout=200)
         abandoning = Abandoning(engine, redis, handoff, carried, sweep_s=store.sweep_s, gone_s=store.readers_gone_s)
-        async with host.open(), abandoning.open():
+        async with rates.open(), host.open(), abandoning.open():
             await asyncio.to_thread(queue.start)
             keep_pauses_short()
             logger.info("worker ready", owner=bench.owner, workflows=sorted(workflows))

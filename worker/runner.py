@@ -30,6 +30,8 @@ from worker.limits import LimitReached, limits_of
 from worker.llm.continuing import ContinueBy
 from worker.llm.model import Model
 from worker.llm.prices import Prices, own_prices
+from worker.llm.rated import RatedModel
+from worker.llm.rates import Rates
 from worker.llm.retrying import RetryPolicy
 from worker.metrics import WorkerMetrics
 from worker.run import Run
@@ -62,6 +64,7 @@ class Bench:
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
     continue_by: ContinueBy = "ask"
     prices: Prices = field(default_factory=own_prices)
+    rates: Rates | None = None
 
 
 async def advance(bench: Bench, run_id: UUID, handover: asyncio.Event) -> None:
@@ -195,17 +198,21 @@ class Ownership:
 
     def _new_work(self, workflow: Workflow, history: History, attempt: int, asked: Asked) -> Work:
         bench = self._bench
-        return Work(
+        model = RatedModel(bench.model, bench.rates, history.accepted.data["tenant"]) if bench.rates else bench.model
+        work = Work(
             workflow,
             self._writer,
             history,
-            Provider(bench.model, bench.model_name, bench.retries, bench.prices, bench.continue_by),
+            Provider(model, bench.model_name, bench.retries, bench.prices, bench.continue_by),
             bench.clock_us,
             attempt=attempt,
             asked=asked,
             graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
             secrets=bench.settings.tool_secrets,
         )
+        if isinstance(model, RatedModel):
+            model.notice = work.notice
+        return work
 
     def _over(self, history: History, ends_us: int) -> WorkflowFailed | None:
         """Why the run ends before its code goes on, if it does."""

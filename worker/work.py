@@ -25,6 +25,7 @@ from worker.memo import Call, Memo
 from worker.provenance import estimated
 from worker.speech import Attempt
 from worker.stops import Diverged, Exhausted, Halt, Misused, Site, Stop, StopReason
+from worker.waiting import WaitingNotice
 from worker.waits import Asked, Waits
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class Work:
         self.clock_us = clock_us
         self.graces = graces or Graces()
         self.secrets = secrets or {}
+        self.notice = WaitingNotice(writer)
         self.root = Branch("", None, history.accepted.at_us)
         self.asked = asked or Asked()
         self.waits = Waits(self.root)
@@ -317,19 +319,18 @@ class Work:
         """Tell a milestone, once."""
         index, milestone = self.workflow.milestone(label)
         key, known = self.memo.milestone(branch, milestone.state)
+        self.notice.at = body = events.Progress(
+            state=milestone.state,
+            label=label,
+            index=index,
+            total=len(self.workflow.milestones),
+            key=key,
+            detail=detail,
+            done=done,
+            of=of,
+        )
         if not (known or self.only_replay) and key not in self._told:
-            self._told[key] = self.writer.push(
-                events.Progress(
-                    state=milestone.state,
-                    label=label,
-                    index=index,
-                    total=len(self.workflow.milestones),
-                    key=key,
-                    detail=detail,
-                    done=done,
-                    of=of,
-                )
-            )
+            self._told[key] = self.writer.push(body)
 
     async def learn_milestones(self) -> None:
         """Where the milestones that were told on the way are: asked before anything is taken back."""
