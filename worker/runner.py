@@ -258,6 +258,8 @@ class Ownership:
             await self._end_result(workflow, run, task.result())
         elif isinstance(fault, NotStorable):
             await self._end_error(workflow, "not_storable", str(fault))
+        elif isinstance(fault, AppendRefused) and self._writer.cancel.is_set():
+            await self._end_cancelled(workflow, run, self._bench.clock_us())
         elif isinstance(fault, EventStoreError):
             raise fault
         elif isinstance(fault, WorkflowFailed):
@@ -289,6 +291,7 @@ class Ownership:
     async def _end_cancelled(
         self, workflow: Workflow | None, run: Work | None, seen_us: int | None, *, validated: bool = False
     ) -> None:
+        await self._let_go()
         if run is not None and seen_us is not None:
             self._writer.push(
                 events.CancelObserved(seen_us=seen_us, model_closed_us=run.model_closed_us, usage=run.aborted())
@@ -300,6 +303,14 @@ class Ownership:
         await self._writer.record(endings.cancelled(state.cancel, made, validated))
         for asked in (fact for fact in self._facts if fact.type == "cancel_requested"):
             self._bench.metrics.cancelled(asked.at_us, self._writer.last_us)
+
+    async def _let_go(self) -> None:
+        """What was on its way when the run was asked to stop may have no place in its log any more: a question."""
+        try:
+            await self._writer.flush()
+        except AppendRefused:
+            if self._writer.drop_refused() is None or not self._writer.cancel.is_set():
+                raise
 
     async def _end_error(self, workflow: Workflow | None, code: str, message: str, *, retryable: bool = False) -> None:
         state = await self._state()
