@@ -23,8 +23,13 @@ class ScriptedModel:
         self.unscripted: list[str] = []
         self._tell()
 
-    def say(self, when: str, text: str, *, reasoning: str = "", finish: str | None = None) -> None:
-        """Answer prompts like this with this text; what was said last in a test comes before all else."""
+    def say(
+        self, when: str, text: str, *, reasoning: str = "", finish: str | None = None, cut_at: int | None = None
+    ) -> None:
+        """Answer prompts like this with this text; what was said last in a test comes before all else.
+
+        With `cut_at` the first answer breaks off after so many pieces.
+        """
         rule = Rule(
             name=f"said by the test: {when}",
             when=(when,),
@@ -34,6 +39,8 @@ class ScriptedModel:
         )
         self._said.insert(0, rule)
         self._tell()
+        if cut_at is not None:
+            self.cut(when, after_pieces=cut_at)
 
     def cut(self, when: str, *, after_pieces: int, times: int = 1) -> None:
         """Break the connection of the next answers to prompts like this, after so many pieces."""

@@ -2,12 +2,14 @@
 
 from eventstore.domain.events import RunLimits
 from worker.declare import Check, RunView, Tool, tool, workflow
+from worker.holding import Redaction
 from worker.run import Run
 from worker.speaking import Spoken
 from worker.stops import ValidationFailed, WorkflowFailed
 
 __all__ = [
     "Check",
+    "Redaction",
     "Run",
     "RunLimits",
     "RunView",
