@@ -2,6 +2,7 @@
 
 from eventstore.domain.events import RunLimits
 from worker.declare import CancelAfter, Check, RunView, Tool, tool, workflow
+from worker.holding import Redaction
 from worker.questions import Spoken
 from worker.run import Run
 from worker.stops import ValidationFailed, WorkflowFailed
@@ -10,6 +11,7 @@ from worker.toolbox import ToolContext
 __all__ = [
     "CancelAfter",
     "Check",
+    "Redaction",
     "Run",
     "RunLimits",
     "RunView",

@@ -54,6 +54,14 @@ class Finish:
             self.observed(run, self._clock_us())
             await self.cancelled(workflow, run, validated=True)
 
+    async def let_go(self) -> None:
+        """What was on its way when the run was asked to stop may have no place in its log any more: a question."""
+        try:
+            await self._writer.flush()
+        except AppendRefused:
+            if self._writer.drop_refused() is None or not self._writer.cancel.is_set():
+                raise
+
     def observed(self, run: Work, seen_us: int | None) -> None:
         """The request to stop was seen, and what was under way was cut off."""
         if seen_us is not None:

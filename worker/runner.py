@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import catalogue, log
 from eventstore.domain import events
-from eventstore.domain.errors import EventStoreError, Fenced, NotStorable
+from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable
 from eventstore.recorder import Recorder, RunWriter
 from worker.asking import lapse
 from worker.at_end import clean_up, left_undone, verdict_of
@@ -183,8 +183,9 @@ class Ownership:
             return await self._park(work, ends_us)
         if work.stopped == "handover":
             await self._hand_over()
-        elif work.stopped == "cancel":
-            self._finish.observed(work, seen_us)
+        elif work.stopped == "cancel" or self._too_late(task):
+            await self._finish.let_go()
+            self._finish.observed(work, seen_us or self._bench.clock_us())
             await clean_up(work, None)
             await self._finish.cancelled(workflow, work)
         else:
@@ -295,6 +296,11 @@ class Ownership:
         if not task.done():
             work.abandon()
             logger.error("a workflow does not stop and was left behind", workflow=work.workflow.name)
+
+    def _too_late(self, task: "asyncio.Task[BaseModel]") -> bool:
+        """Whether the code said something that has no place in the log of a run that is to stop: a question."""
+        ended = task.done() and not task.cancelled() and isinstance(task.exception(), AppendRefused)
+        return ended and self._writer.cancel.is_set()
 
     def _fault(self, run: Work, task: "asyncio.Task[BaseModel]") -> WorkflowFailed | None:
         """Why the run fails, in words that may be shown; None when its code returned."""
