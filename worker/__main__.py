@@ -110,6 +110,8 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             owner=f"{socket.gethostname()}/{os.getpid()}",
             clock_us=clock_us,
             metrics=carried,
+            hand_over=handoff.hand_over,
+            policies=settings.policies,
             prices=read_prices(settings.prices) if settings.prices is not None else own_prices(),
         )
         broker = HintBroker(redis_url)

@@ -27,6 +27,7 @@ from worker.waits import Asked, Waits
 
 if TYPE_CHECKING:
     from worker.at_end import Registered
+    from worker.children import Children
 
 # Code that never ends although it was told to. It is kept here, asleep at its next call, because a task that nobody
 # holds would be complained about whenever the garbage collector finds it.
@@ -101,6 +102,7 @@ class Work:
         attempt: int,
         asked: Asked | None = None,
         graces: Graces | None = None,
+        children: "Children | None" = None,
     ) -> None:
         self.workflow = workflow
         self.limits = limits_of(history.accepted.data["limits"])
@@ -114,6 +116,7 @@ class Work:
         self.provider = replace(provider, model=model)
         self.clock_us = clock_us
         self.graces = graces or Graces()
+        self.children = children  # the way to the runs below this one
         self.root = Branch("", None, history.accepted.at_us)
         self.asked = asked or Asked()
         self.waits = Waits(self.root)

@@ -129,6 +129,27 @@ class RunLimits(BaseModel):
     cost_micro_usd: int | None = None
 
 
+class ParentRun(BaseModel):
+    """The run that asked for this one, by which of its calls, and how many runs stand above."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    run_id: str
+    key: str
+    depth: int
+
+
+class ChildRun(BaseModel):
+    """A run that this one asked for, what becomes of it when this one is stopped, and where its log ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    run_id: str
+    workflow: str
+    on_cancel: Literal["cancel", "keep"]
+    status: Literal["completed", "failed", "cancelled"] | None = None
+    seq: int | None = None
+    chain: str | None = None
+
+
 class Accepted(Body):
     type_ = "accepted"
     workflow: str
@@ -142,6 +163,7 @@ class Accepted(Body):
     milestones: list[Milestone]
     limits: RunLimits
     trace_id: str
+    parent: ParentRun | None = None
 
 
 class Started(Body):
@@ -218,6 +240,7 @@ class Step(Closing):
     output: Any = None
     error: str | None = None
     wait_s: float | None = None
+    child: ChildRun | None = None
 
 
 class ModelCall(Closing):

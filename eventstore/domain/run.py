@@ -55,6 +55,8 @@ class RunState:
     retries: GrowingList[Mapping[str, Any]] = field(default_factory=GrowingList)
     validation: Mapping[str, Any] | None = None
     questions: GrowingMap[int, Mapping[str, Any]] = field(default_factory=GrowingMap)  # by seq, with their decision
+    parent: Mapping[str, Any] | None = None  # the run that asked for this one
+    children: GrowingMap[str, Mapping[str, Any]] = field(default_factory=GrowingMap)  # runs that it asked for, by id
     cancel: Mapping[str, Any] | None = None
     result: Mapping[str, Any] | None = None
     partial: Mapping[str, Any] | None = None
@@ -100,6 +102,7 @@ def _accepted(state: RunState, fact: Fact) -> None:
     state.workflow = fact.data.get("workflow")
     state.title = fact.data.get("title")
     state.plan = list(fact.data.get("milestones", ()))
+    state.parent = fact.data.get("parent")
     state.created_us = fact.at_us
 
 
@@ -131,6 +134,12 @@ def _tool(state: RunState, fact: Fact) -> None:
 def _finding(state: RunState, fact: Fact) -> None:
     item = fact.data.get("item", str(fact.seq))
     state.findings = state.findings.plus(item, (fact.seq, fact.data.get("value", {})))
+
+
+def _step(state: RunState, fact: Fact) -> None:
+    """A resumed worker reads it; a person is told by the milestone around it, and where another run was asked for."""
+    if (child := fact.data.get("child")) is not None:
+        state.children = state.children.plus(child["run_id"], child)
 
 
 def _model_call(state: RunState, fact: Fact) -> None:
@@ -207,7 +216,7 @@ def _error(state: RunState, fact: Fact) -> None:
     state.partial = fact.data.get("partial")
 
 
-CASES: Final[Mapping[str, Callable[[RunState, Fact], None] | None]] = {
+CASES: Final[Mapping[str, Callable[[RunState, Fact], None]]] = {
     "accepted": _accepted,
     "started": _started,
     "progress": _progress,
@@ -216,7 +225,7 @@ CASES: Final[Mapping[str, Callable[[RunState, Fact], None] | None]] = {
     "tool_call": _tool,
     "tool_result": _tool,
     "finding": _finding,
-    "step": None,  # a resumed worker reads it; a person is told by the milestone around it
+    "step": _step,
     "model_call": _model_call,
     "retry": _retry,
     "validation": _validation,

@@ -213,6 +213,8 @@ async def test_roles_hold_exactly_the_rights_that_were_meant(owner_engine: Async
             (name, "runwire_worker")
             for name in ("append", "claim", "release", "suspend", "lapse", "forgotten", "ensure_partitions")
         ),
+        ("open_child", "runwire_worker"),
+        ("stop_child", "runwire_worker"),
         *((name, "runwire_api") for name in ("open_run", "control", "ensure_partitions")),
         *(
             (name, "runwire_sealer")
