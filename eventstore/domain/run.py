@@ -20,7 +20,7 @@ from eventstore.domain.record import Fact
 
 # Part of the name under which a folded state is kept. Raised whenever the same events fold to something else; a test
 # holds the states of some runs against it.
-FOLD_VERSION: Final = 3
+FOLD_VERSION: Final = 4
 
 # What an attempt says beside its text, and a later `retry` may take back.
 TAKEN_BACK: Final = frozenset({"progress", "tool_call", "tool_result", "finding", "validation"})
