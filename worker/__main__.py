@@ -129,6 +129,13 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         broker.client.close()
 
 
+async def serve_and_leave() -> None:
+    """Serve, and be gone: what a workflow's code left behind, in a thread or asleep, must not hold this process."""
+    await serve(StoreSettings(), WorkerSettings(), ModelSettings())
+    sys.stderr.flush()
+    os._exit(0)
+
+
 def main() -> int:
     """0 after an orderly stop, 1 with one line when it cannot start."""
     structlog.configure(
@@ -136,7 +143,7 @@ def main() -> int:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
     try:
-        uvloop.run(serve(StoreSettings(), WorkerSettings(), ModelSettings()))
+        uvloop.run(serve_and_leave())
     except (CannotStart, NoDoor, ValidationError, ValueError) as fault:
         print(f"worker: {fault}", file=sys.stderr)
         return 1
