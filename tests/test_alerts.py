@@ -34,6 +34,8 @@ THRESHOLDS: dict[str, float] = {
     "EventsUnsealed": vitals.UNSEALED_ALARM_S,
     "CheckpointNotWritten": vitals.UNSEALED_ALARM_S,
     "WalkBehind": vitals.UNWALKED_ALARM_S,
+    "RunsWaitLong": vitals.QUEUED_ALARM_S,
+    "VersionUncovered": vitals.UNCOVERED_ALARM_S,
     "StreamsDrop": figures.DROPPED_ALARM,
     "StreamsDropOffTarget": figures.DROPPED_TARGET,
 }

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -23,6 +24,7 @@ from eventstore.database import async_engine
 from eventstore.handoff import Handoff
 from eventstore.metrics import RecorderMetrics, new_registry
 from eventstore.pauses import keep_pauses_short
+from eventstore.queue import Bounds
 from eventstore.recorder import Recorder
 from eventstore.scrape import NoDoor
 from eventstore.settings import StoreSettings
@@ -60,7 +62,12 @@ async def register(engine: AsyncEngine, workflows: Iterable[Workflow], wait_s: f
             async with engine.begin() as connection:
                 for workflow in workflows:
                     registered = catalogue.Registered(
-                        workflow.name, workflow.version, workflow.manifest().model_dump(mode="json")
+                        workflow.name,
+                        workflow.version,
+                        workflow.manifest().model_dump(mode="json"),
+                        workflow.runs_max,
+                        workflow.on_gap,
+                        workflow.version_wait_s,
                     )
                     await catalogue.register(connection, registered)
         except (SQLAlchemyError, OSError) as fault:
@@ -107,7 +114,8 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             workflows=workflows,
             settings=settings,
             lease_s=store.lease_s,
-            owner=f"{socket.gethostname()}/{os.getpid()}",
+            # In a container every process is the first one: chance tells it from the one that died there before.
+            owner=f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}",
             clock_us=clock_us,
             metrics=carried,
             hand_over=handoff.hand_over,
@@ -115,7 +123,9 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             prices=read_prices(settings.prices) if settings.prices is not None else own_prices(),
         )
         broker = HintBroker(redis_url)
-        host = Host(bench, handoff, redis, waiting=broker.waiting, sweep_s=store.sweep_s, forgotten_s=store.forgotten_s)
+        bounds = Bounds(store.tenant_runs_max, store.caller_runs_max)
+        pace = {"sweep_s": store.sweep_s, "queue_wait_s": store.queue_wait_s}
+        host = Host(bench, handoff, redis, hints=broker, bounds=bounds, **pace)
         actors.declare(broker, host)
         queue = Worker(broker, worker_threads=2, worker_timeout=200)
         async with host.open():

@@ -5,7 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 import structlog
@@ -95,6 +95,15 @@ class Workflow:
     fn: Callable[..., Awaitable[BaseModel]]
     folder: Path
     code: str = field(default="")
+    resumes: tuple[int, ...] = ()
+    runs_max: int | None = None
+    on_gap: Literal["error", "restart"] = "error"
+    version_wait_s: float = 3_600.0
+
+    @property
+    def covers(self) -> tuple[int, ...]:
+        """The versions whose runs this code can carry: its own, and those that it says it resumes."""
+        return tuple(sorted({self.version, *self.resumes}))
 
     def milestone(self, label: str) -> tuple[int, Milestone]:
         """The place of a milestone in the plan, counted from 1."""
@@ -135,6 +144,10 @@ def workflow(
     limits: RunLimits | None = None,
     title_field: str | None = None,
     parallel: int | None = None,
+    resumes: tuple[int, ...] = (),
+    runs_max: int | None = None,
+    on_gap: Literal["error", "restart"] = "error",
+    version_wait_s: float = 3_600.0,
 ) -> Callable[[Callable[..., Awaitable[BaseModel]]], Workflow]:
     """Declare a workflow: one async function over `run` and its input."""
 
@@ -148,6 +161,12 @@ def workflow(
             raise ValueError(f"{name}: milestones must be named, each once")
         if parallel is not None and parallel < 1:
             raise ValueError(f"{name}: parallel is how many branches run beside each other, at least 1")
+        if any(not 0 < other <= version for other in resumes):
+            raise ValueError(
+                f"{name}: resumes names versions whose runs this code can go on with, none above {version}"
+            )
+        if (runs_max is not None and runs_max < 1) or version_wait_s <= 0:
+            raise ValueError(f"{name}: runs_max and version_wait_s must be above 0")
         whole = declared_limits(name, limits)
         if parallel is not None:
             whole = whole.model_copy(update={"parallel": parallel})
@@ -170,6 +189,10 @@ def workflow(
             fn=fn,
             folder=folder,
             code=folder_digest(folder),
+            resumes=resumes,
+            runs_max=runs_max,
+            on_gap=on_gap,
+            version_wait_s=version_wait_s,
         )
 
     return declare

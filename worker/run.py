@@ -75,8 +75,9 @@ class Run(Talk):
     @property
     def deadline(self) -> datetime:
         """When the run must have ended."""
-        accepted = self._work.history.accepted
-        return EPOCH_START + timedelta(microseconds=accepted.at_us, seconds=accepted.data["limits"]["run_s"])
+        history = self._work.history
+        began_us, limits = history.began_us or history.accepted.at_us, history.accepted.data["limits"]
+        return EPOCH_START + timedelta(microseconds=began_us, seconds=limits["run_s"])
 
     def uuid(self, name: int | str) -> UUID:
         """A name that is this branch's own and the same after a crash."""

@@ -26,6 +26,7 @@ from worker.at_end import clean_up, left_undone, verdict_of
 from worker.children import Children, HandOver
 from worker.declare import Workflow
 from worker.finish import Finish
+from worker.giving_up import Given, given_up
 from worker.groups import live
 from worker.history import History, joined, read_history
 from worker.limits import LimitReached, limits_of
@@ -69,23 +70,25 @@ class Bench:
 
 
 async def advance(bench: Bench, run_id: UUID, handover: asyncio.Event) -> None:
-    """Carry the run to its end, or to where all of it waits, if it is free to be claimed."""
-    while await _own(bench, run_id, handover):
+    """Claim this very run, whoever else waits, and carry it to its end or to where all of it waits."""
+    while True:
+        async with bench.engine.begin() as connection:
+            claim = await log.claim(connection, run_id, bench.owner, bench.lease_s)
+        if claim.verdict != "claimed" or claim.epoch is None:
+            logger.debug("not ours to run", run_id=str(run_id), verdict=claim.verdict)
+            return
+        if not await carry(bench, run_id, claim.epoch, handover, Given(claim.parked or 0)):
+            return
         logger.debug("answered before it was given back", run_id=str(run_id))
 
 
-async def _own(bench: Bench, run_id: UUID, handover: asyncio.Event) -> bool:
-    """One claim of the run; whether there is something to do again at once."""
-    async with bench.engine.begin() as connection:
-        claim = await log.claim(connection, run_id, bench.owner, bench.lease_s)
-    if claim.verdict != "claimed" or claim.epoch is None:
-        logger.debug("not ours to run", run_id=str(run_id), verdict=claim.verdict)
-        return False
-    writer = bench.recorder.open(run_id, claim.epoch)
+async def carry(bench: Bench, run_id: UUID, epoch: int, handover: asyncio.Event, given: Given) -> bool:
+    """One owner's time with a claimed run; whether there is something to do again at once."""
+    writer = bench.recorder.open(run_id, epoch)
     try:
-        return await Ownership(bench, writer, handover, claim.parked or 0).carry()
+        return await Ownership(bench, writer, handover, given).carry()
     except Fenced:
-        logger.info("the run was taken over", run_id=str(run_id), epoch=claim.epoch)
+        logger.info("the run was taken over", run_id=str(run_id), epoch=epoch)
     except EventStoreError as fault:
         logger.error("the log refused to go on", run_id=str(run_id), fault=str(fault))
     finally:
@@ -96,8 +99,8 @@ async def _own(bench: Bench, run_id: UUID, handover: asyncio.Event) -> bool:
 class Ownership:
     """One owner's time with a run."""
 
-    def __init__(self, bench: Bench, writer: RunWriter, handover: asyncio.Event, parked: int = 0) -> None:
-        self._parked = parked
+    def __init__(self, bench: Bench, writer: RunWriter, handover: asyncio.Event, given: Given) -> None:
+        self._given = given
         self._bench = bench
         self._writer = writer
         self._handover = handover
@@ -120,16 +123,15 @@ class Ownership:
             await self._told.read_on()
         history = read_history(self._told.facts)
         workflow = self._bench.workflows.get(history.accepted.data["workflow"])
-        attempt = self._writer.epoch - history.handovers - self._parked
+        attempt = self._writer.epoch - history.handovers - self._given.parked
         if history.cancel is not None:
             await self._supersede(history)
             await self._clean_up_after(workflow, history, attempt, None)
             await self._finish.cancelled(workflow, None)
             return False
-        limits = limits_of(history.accepted.data["limits"])
-        if attempt > limits.attempts_max:
+        if (why := given_up(self._given, history, attempt)) is not None:
             await left_undone(self._writer, history)
-            await self._finish.error(workflow, "attempts_exhausted", "The run failed too often and was given up.")
+            await self._finish.error(workflow, why.code, why.message, retryable=why.retryable)
             return False
         await self._start(history, workflow, attempt)
         if not history.started:
@@ -164,6 +166,7 @@ class Ownership:
             )
         )
         await self._supersede(history)
+        history.begin(self._writer.last_us)
 
     async def _supersede(self, history: History) -> None:
         """Name what an earlier owner left half said, so that no reader and no fold keeps it."""
@@ -242,7 +245,7 @@ class Ownership:
     def _ends_us(self, history: History, asked: Asked) -> int:
         """When the run's time is over, by the database's clock; it stands still while a person is asked."""
         limit_us = round(limits_of(history.accepted.data["limits"]).run_s * 1e6)
-        return history.accepted.at_us + limit_us + asked_us(asked, self._writer.last_us)
+        return (history.began_us or history.accepted.at_us) + limit_us + asked_us(asked, self._writer.last_us)
 
     async def _park(self, work: Work, ends_us: int) -> bool:
         """Give the run back until it is due. True when what it waits for came while we were leaving."""

@@ -5,7 +5,7 @@ from alembic import op
 from migrations import files
 
 revision = "children_6"
-down_revision = "asking_4"
+down_revision = "queue_5"
 
 
 def upgrade() -> None:
