@@ -128,6 +128,8 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             clock_us=clock_us,
             metrics=carried,
             continue_by=models.continuing(),
+            hand_over=handoff.hand_over,
+            policies=settings.policies,
             prices=read_prices(settings.prices) if settings.prices is not None else own_prices(),
             rates=rates,
         )

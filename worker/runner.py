@@ -9,6 +9,8 @@ An owner that was fenced says nothing more: the run is somebody else's, who will
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -21,6 +23,7 @@ from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, Not
 from eventstore.recorder import Recorder, RunWriter
 from worker.asking import lapse
 from worker.at_end import clean_up, left_undone, verdict_of
+from worker.children import Children, HandOver
 from worker.declare import Workflow
 from worker.finish import Finish
 from worker.giving_up import Given, given_up
@@ -44,6 +47,8 @@ from worker.work import Graces, Provider, Work, look_at
 
 __all__ = ["Bench", "Ownership", "advance", "carry_out", "read_facts", "superseding"]
 
+POLICIES: Final = Path(__file__).parents[1] / "policies"
+
 logger = structlog.get_logger(__name__)
 
 
@@ -65,6 +70,8 @@ class Bench:
     continue_by: ContinueBy = "ask"
     prices: Prices = field(default_factory=own_prices)
     rates: Rates | None = None
+    policies: Path = POLICIES
+    hand_over: HandOver | None = None
 
 
 async def advance(bench: Bench, run_id: UUID, handover: asyncio.Event) -> None:
@@ -103,10 +110,19 @@ class Ownership:
         self._writer = writer
         self._handover = handover
         self._told = Told(bench.engine, writer)
-        self._finish = Finish(writer, self._told, bench.clock_us, bench.metrics, bench.settings.assemble_s)
+        self._children = Children(bench.engine, bench.workflows, bench.policies, bench.clock_us, bench.hand_over)
+        self._finish = Finish(
+            writer, self._told, bench.clock_us, bench.metrics, bench.settings.assemble_s, self._children
+        )
 
     async def carry(self) -> bool:
         """Everything between the claim and the terminal event, or the next wait; whether to claim it again at once."""
+        again = await self._carry()
+        if self._finish.over and (parent := self._told.facts[0].data.get("parent")) is not None:
+            await self._children.hand_over(UUID(parent["run_id"]))  # it was woken: tell somebody
+        return again
+
+    async def _carry(self) -> bool:
         asked = read_asked(await self._told.read_on())
         if await lapse(self._bench.engine, self._writer.run_id, asked, self._bench.clock_us):
             await self._told.read_on()
@@ -210,6 +226,7 @@ class Ownership:
             asked=asked,
             graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
             secrets=bench.settings.tool_secrets,
+            children=self._children,
         )
         if isinstance(model, RatedModel):
             model.notice = work.notice

@@ -26,6 +26,10 @@ class WorkerSettings(BaseSettings):
     ceilings: dict[str, PositiveFloat] = Field(
         default={}, description="limits that no run may exceed, whatever its workflow says, as JSON by their names"
     )
+    policies: Path = Field(
+        default=Path(__file__).parents[1] / "policies",
+        description="the folder with one TOML file per workflow: who may start a run that another run asks for",
+    )
     prices: Path | None = Field(default=None, description="file of what models cost; unset: the one that comes along")
     tool_secrets: dict[str, SecretStr] = Field(
         default_factory=dict, description='what tools may ask for by name, as JSON: {"archive": "…"}'

@@ -30,6 +30,7 @@ from worker.waits import Asked, Waits
 
 if TYPE_CHECKING:
     from worker.at_end import Registered
+    from worker.children import Children
 
 # Code that never ends although it was told to. It is kept here, asleep at its next call, because a task that nobody
 # holds would be complained about whenever the garbage collector finds it.
@@ -109,6 +110,7 @@ class Work:
         asked: Asked | None = None,
         graces: Graces | None = None,
         secrets: Mapping[str, SecretStr] | None = None,
+        children: "Children | None" = None,
     ) -> None:
         self.workflow = workflow
         self.limits = limits_of(history.accepted.data["limits"])
@@ -124,6 +126,7 @@ class Work:
         self.graces = graces or Graces()
         self.secrets = secrets or {}
         self.notice = WaitingNotice(writer)
+        self.children = children  # the way to the runs below this one
         self.root = Branch("", None, history.accepted.at_us)
         self.asked = asked or Asked()
         self.waits = Waits(self.root)

@@ -141,6 +141,27 @@ class OnDisconnect(BaseModel):
     while_waiting: bool = False
 
 
+class ParentRun(BaseModel):
+    """The run that asked for this one, by which of its calls, and how many runs stand above."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    run_id: str
+    key: str
+    depth: int
+
+
+class ChildRun(BaseModel):
+    """A run that this one asked for, what becomes of it when this one is stopped, and where its log ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    run_id: str
+    workflow: str
+    on_cancel: Literal["cancel", "keep"]
+    status: Literal["completed", "failed", "cancelled"] | None = None
+    seq: int | None = None
+    chain: str | None = None
+
+
 class Accepted(Body):
     type_ = "accepted"
     workflow: str
@@ -155,6 +176,7 @@ class Accepted(Body):
     limits: RunLimits
     trace_id: str
     on_disconnect: OnDisconnect | None = None  # none: the run goes on
+    parent: ParentRun | None = None
 
 
 class Started(Body):
@@ -235,6 +257,7 @@ class Step(Closing):
     output: Any = None
     error: str | None = None
     wait_s: float | None = None
+    child: ChildRun | None = None
 
 
 class ModelCall(Closing):

@@ -63,4 +63,6 @@ def public(state: RunState) -> dict[str, Any]:
         "partial": None if state.result is not None else {**partial(state), **(state.partial or {}), "final": False},
         "error": dict(state.error) if state.error else None,
         "usage": state.usage.model_dump(exclude_none=True),
+        **({"parent": dict(state.parent)} if state.parent else {}),
+        **({"children": [dict(child) for child in state.children.values()]} if state.children else {}),
     }
