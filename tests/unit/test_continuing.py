@@ -1,5 +1,6 @@
 """Answers that are gone on with after a cut or at their length limit: the text once, whoever speaks the rest of it."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -31,6 +32,7 @@ class Continuing(Scripted):
         self.room = room
         self.breaks: list[int | None] = []
         self.rooms: list[Any] = []
+        self.hang_at: int | None = None
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Piece | ModelEnd, None]:
         self.requests.append(request)
@@ -47,6 +49,8 @@ class Continuing(Scripted):
         for number, piece in enumerate(pieces[:room]):
             if number == broken:
                 raise ModelFault("connection", "It broke.", retryable=True)
+            if number == self.hang_at:
+                await asyncio.Event().wait()
             yield TextPiece(piece)
         if broken is not None and broken >= len(pieces):
             raise ModelFault("connection", "It broke.", retryable=True)
