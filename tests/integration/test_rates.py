@@ -144,14 +144,14 @@ async def test_a_call_larger_than_the_limit_takes_all_of_it(redis: Redis) -> Non
 
 
 async def test_the_keys_in_redis_tell_nothing_of_the_key(redis: Redis) -> None:
-    settings = ModelSettings(OPENAI_API_KEY="sk-very-secret", RUNWIRE_MODEL_TOKENS_PER_MINUTE=60)  # type: ignore[call-arg]
+    settings = ModelSettings(OPENAI_API_KEY="sk-very-secret", RUNWIRE_MODEL_TOKENS_PER_MINUTE=60)
     process = Process(redis, settings.rates_name("gpt-x"), 5, 5)
     await process.takes(1)
     process.bucket.hold(0.1)
     await process.bucket.keep()
-    keys = b" ".join(await redis.keys("*"))
-    assert settings.rates_name("gpt-x").encode() in keys
-    assert b"very-secret" not in keys
+    keys = str(await redis.keys("*"))
+    assert settings.rates_name("gpt-x") in keys
+    assert "very-secret" not in keys
     assert settings.rates_name("gpt-x") != settings.rates_name("gpt-y")
 
 
@@ -289,7 +289,7 @@ async def test_a_redis_that_forgot_is_told_what_was_spent_before_it_gives_anythi
     await redis.flushall()
     assert not await other.may(500)
     await one.bucket.keep()
-    await redis.set(f"{PREFIX}:memory", await redis.get(f"{PREFIX}:memory"), px=MEMORY_MS - int(REJOIN_S * 2_000))
+    await redis.pexpire(f"{PREFIX}:memory", MEMORY_MS - int(REJOIN_S * 2_000))
     assert not await other.may(100)
     assert await other.may(50)
 
@@ -314,7 +314,7 @@ async def answer(model: RatedModel, name: str = "scripted-1") -> ModelEnd:
 async def test_a_429_is_a_pause_for_every_process_and_the_first_byte_is_waited_for_from_the_real_call(
     server: ScriptedServer, redis: Redis
 ) -> None:
-    settings = ModelSettings(RUNWIRE_SCRIPTED_URL=server.url, first_byte_s=0.5)  # type: ignore[call-arg]
+    settings = ModelSettings(RUNWIRE_SCRIPTED_URL=server.url, first_byte_s=0.5)
 
     async def live() -> int:
         return 1
@@ -336,7 +336,7 @@ async def test_a_429_is_a_pause_for_every_process_and_the_first_byte_is_waited_f
 async def test_the_usage_that_a_provider_tells_is_settled(server: ScriptedServer, redis: Redis) -> None:
     settings = ModelSettings(
         RUNWIRE_SCRIPTED_URL=server.url, RUNWIRE_MODEL_TOKENS_PER_MINUTE=2_000, RUNWIRE_MODEL_RATE_WAIT_S=SOON_S
-    )  # type: ignore[call-arg]
+    )
 
     async def live() -> int:
         return 1

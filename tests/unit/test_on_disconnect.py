@@ -39,7 +39,7 @@ def test_a_run_goes_on_unless_its_workflow_says_otherwise() -> None:
 
 @pytest.mark.parametrize("said", [CancelAfter(UNREAD_S_MIN - 0.1), CancelAfter(float("nan")), "cancel", None, 60])
 def test_what_cannot_be_meant_is_refused_in_one_line(said: object) -> None:
-    with pytest.raises(ValueError, match="^quiet: ") as refused:
+    with pytest.raises(ValueError, match=r"^quiet: ") as refused:
         declared(on_disconnect=said)
     assert "\n" not in str(refused.value)
 
