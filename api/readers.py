@@ -31,7 +31,7 @@ class Readers:
     def __init__(
         self, engine: AsyncEngine, *, every_s: float, gone_s: float, clock: Callable[[], float] = monotonic
     ) -> None:
-        self._engine = engine
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")  # one statement, told every second
         self._every_s = every_s
         self._gone_s = gone_s
         self._clock = clock
@@ -74,7 +74,7 @@ class Readers:
             at, heard = self._known
             known = at + timedelta(seconds=now - heard)
         try:
-            async with asyncio.timeout(TELL_S), self._engine.begin() as connection:
+            async with asyncio.timeout(TELL_S), self._engine.connect() as connection:
                 said = await readers.report(
                     connection, self._process, told, known=known, gone_s=self._gone_s, leaves=leaves
                 )

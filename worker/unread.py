@@ -37,6 +37,7 @@ class Abandoning:
         gone_s: float,
     ) -> None:
         self._engine = engine
+        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._redis = redis
         self._handoff = handoff
         self._metrics = metrics
@@ -63,7 +64,7 @@ class Abandoning:
 
     async def look(self) -> None:
         """Ask all of them that are due."""
-        async with self._engine.begin() as connection:
+        async with self._reading.connect() as connection:
             found = await readers.unread(connection, self._gone_s, RUNS_MAX)
         for run in found:
             await self._abandon(run)

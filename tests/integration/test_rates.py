@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import orjson
@@ -149,9 +149,9 @@ async def test_the_keys_in_redis_tell_nothing_of_the_key(redis: Redis) -> None:
     await process.takes(1)
     process.bucket.hold(0.1)
     await process.bucket.keep()
-    keys = b" ".join(cast("list[bytes]", await redis.keys("*")))
-    assert settings.rates_name("gpt-x").encode() in keys
-    assert b"very-secret" not in keys
+    keys = str(await redis.keys("*"))
+    assert settings.rates_name("gpt-x") in keys
+    assert "very-secret" not in keys
     assert settings.rates_name("gpt-x") != settings.rates_name("gpt-y")
 
 
@@ -287,10 +287,9 @@ async def test_a_redis_that_forgot_is_told_what_was_spent_before_it_gives_anythi
     await one.takes(900)
     await other.takes(50)
     await redis.flushall()
-    assert not await other.may(500)
+    assert not await other.may(200), "within its part, and more than there is"
     await one.bucket.keep()
-    held = cast(bytes, await redis.get(f"{PREFIX}:memory"))
-    await redis.set(f"{PREFIX}:memory", held, px=MEMORY_MS - int(REJOIN_S * 2_000))
+    await redis.pexpire(f"{PREFIX}:memory", MEMORY_MS - int(REJOIN_S * 2_000))
     assert not await other.may(100)
     assert await other.may(50)
 

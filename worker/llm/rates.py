@@ -196,13 +196,9 @@ class Bucket:
             return None
         if not self._amounts.bounded:
             return Spent(self._clock(), tokens, shared=False)
-        if seen.age_s < REJOIN_S:
-            # Not everybody has told it yet what was spent: until then it would give the same room out twice.
-            if self._lost:
-                return None
-            spent = await self._try_alone(tokens)
-            await self._tell()
-            return spent
+        # Not everybody has told a young count yet what was spent: until then it would give the same room out twice.
+        if seen.age_s < REJOIN_S and (self._lost or not await self._has_part(tokens)):
+            return None
         self._alone_since = None
         self._figures.common(is_common=True)
         return self._ledger.add(tokens, shared=True) if await self._common.take(tokens) else None
@@ -228,21 +224,23 @@ class Bucket:
                 await self._common.add(1, spent.tokens)
 
     async def _try_alone(self, tokens: int) -> Spent | None:
-        """Within this process's part of the limits: what all may spend, divided by the workers that live."""
-        if self._alone_since is None:
-            self._alone_since = self._clock()
-            self._figures.common(is_common=False)
+        """A share of this process's part of the limits."""
+        self._figures.common(is_common=False)
         if not self._amounts.bounded:
             return Spent(self._clock(), tokens, shared=False)
+        return self._ledger.add(tokens, shared=False) if await self._has_part(tokens) else None
+
+    async def _has_part(self, tokens: int) -> bool:
+        """Whether a call keeps to this process's part: what all may spend, divided by the workers that live."""
+        if self._alone_since is None:
+            self._alone_since = self._clock()
         live = await self._live()
         if live is None:
-            return None  # nobody knows how many: the log is away too, and whoever asks again will know
+            return False  # nobody knows how many: the log is away too, and whoever asks again will know
         lately = self._ledger.lately()
         spent_tokens = sum(spent.tokens for spent in lately)
         parts = ((self._amounts.requests, len(lately), 1), (self._amounts.tokens, spent_tokens, tokens))
-        if all(limit is None or self._fits(limit / live, spent, cost) for limit, spent, cost in parts):
-            return self._ledger.add(tokens, shared=False)
-        return None
+        return all(limit is None or self._fits(limit / live, spent, cost) for limit, spent, cost in parts)
 
     def _fits(self, part: float, spent: int, cost: int) -> bool:
         """Whether a call of this cost keeps to this part. One that is larger than all of it comes once in so many
