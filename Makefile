@@ -4,10 +4,10 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo kit test lint bench bench-log faults clean
+.PHONY: help setup run demo kit test lint bench bench-log bench-workers faults clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 setup: $(VENV)/.runtime ## make the environment with the runwire command (idempotent)
 
@@ -30,6 +30,9 @@ bench: $(VENV)/.dev ## print the figures that the README quotes
 
 bench-log: $(VENV)/.bench ## the log's figures beside its peers'; more with ARGS="--help"
 	@$(PY) -m tests.bench.log $(ARGS)
+
+bench-workers: $(VENV)/.dev ## the workers' figures: idle, cancel, crash, 300 live models; more with ARGS="--help"
+	@$(PY) -m tests.bench.workers $(ARGS)
 
 faults: $(VENV)/.dev ## kill, stop and cut the real processes while runs are going
 	@$(PY) -m tests.faults

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import structlog
 import uvloop
@@ -29,6 +30,8 @@ from worker import actors
 from worker.broker import HintBroker
 from worker.declare import Workflow
 from worker.host import Host
+from worker.limits import under
+from worker.llm.prices import own_prices, read_prices
 from worker.llm.provider import create_model
 from worker.llm.retrying import RetryPolicy
 from worker.llm.settings import ModelSettings
@@ -71,7 +74,10 @@ async def register(engine: AsyncEngine, workflows: Iterable[Workflow], wait_s: f
 
 async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSettings) -> None:
     """Carry runs until told to stop."""
-    workflows = known_workflows(settings.workflows)
+    workflows = {
+        name: replace(workflow, limits=under(settings.ceilings, workflow.limits))
+        for name, workflow in known_workflows(settings.workflows).items()
+    }
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -104,6 +110,8 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             owner=f"{socket.gethostname()}/{os.getpid()}",
             clock_us=clock_us,
             metrics=carried,
+            continue_by=models.continuing(),
+            prices=read_prices(settings.prices) if settings.prices is not None else own_prices(),
         )
         broker = HintBroker(redis_url)
         host = Host(bench, handoff, redis, waiting=broker.waiting, sweep_s=store.sweep_s, forgotten_s=store.forgotten_s)
@@ -120,6 +128,13 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         broker.client.close()
 
 
+async def serve_and_leave() -> None:
+    """Serve, and be gone: what a workflow's code left behind, in a thread or asleep, must not hold this process."""
+    await serve(StoreSettings(), WorkerSettings(), ModelSettings())
+    sys.stderr.flush()
+    os._exit(0)
+
+
 def main() -> int:
     """0 after an orderly stop, 1 with one line when it cannot start."""
     structlog.configure(
@@ -127,7 +142,7 @@ def main() -> int:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
     try:
-        uvloop.run(serve(StoreSettings(), WorkerSettings(), ModelSettings()))
+        uvloop.run(serve_and_leave())
     except (CannotStart, NoDoor, ValidationError, ValueError) as fault:
         print(f"worker: {fault}", file=sys.stderr)
         return 1

@@ -3,9 +3,10 @@
 from eventstore.domain.events import RunLimits
 from worker.declare import Check, RunView, Tool, tool, workflow
 from worker.holding import Redaction
+from worker.questions import Spoken
 from worker.run import Run
-from worker.speaking import Spoken
 from worker.stops import ValidationFailed, WorkflowFailed
+from worker.toolbox import ToolContext
 
 __all__ = [
     "Check",
@@ -15,6 +16,7 @@ __all__ = [
     "RunView",
     "Spoken",
     "Tool",
+    "ToolContext",
     "ValidationFailed",
     "WorkflowFailed",
     "tool",

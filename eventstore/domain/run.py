@@ -20,7 +20,7 @@ from eventstore.domain.record import Fact
 
 # Part of the name under which a folded state is kept. Raised whenever the same events fold to something else; a test
 # holds the states of some runs against it.
-FOLD_VERSION: Final = 2
+FOLD_VERSION: Final = 3
 
 # What an attempt says beside its text, and a later `retry` may take back.
 TAKEN_BACK: Final = frozenset({"progress", "tool_call", "tool_result", "finding", "validation"})
@@ -134,13 +134,13 @@ def _finding(state: RunState, fact: Fact) -> None:
 
 
 def _model_call(state: RunState, fact: Fact) -> None:
-    state.usage = state.usage + Usage.model_validate(fact.data.get("usage", {}))
+    state.usage = state.usage + Usage.told(fact.data.get("usage", {}))
 
 
 def _retry(state: RunState, fact: Fact) -> None:
     """Take back what is superseded: afterwards the state is as if it had never been said."""
     state.retries = state.retries.plus(fact.data)
-    state.usage = state.usage + Usage.model_validate(fact.data.get("usage", {}))  # what is dead was paid for as well
+    state.usage = state.usage + Usage.told(fact.data.get("usage", {}))  # what is dead was paid for as well
     dead = [(first, last) for first, last in fact.data.get("superseded", ())]
     if not dead:
         return
@@ -190,7 +190,7 @@ def _cancel_requested(state: RunState, fact: Fact) -> None:
 
 
 def _cancel_observed(state: RunState, fact: Fact) -> None:
-    state.usage = state.usage + Usage.model_validate(fact.data.get("usage", {}))
+    state.usage = state.usage + Usage.told(fact.data.get("usage", {}))
 
 
 def _result(state: RunState, fact: Fact) -> None:

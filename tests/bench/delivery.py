@@ -9,21 +9,20 @@ the writer itself is not left out. Both end when the reader's socket has the fra
 import asyncio
 import gc
 import json
-import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, cast
-from urllib.parse import urlsplit
+from typing import Final
 
 import httpx
 import uvloop
 
 from tests.bench.figures import latency_line
 from tests.bench.spending import Spent, spent
+from tests.bench.streams import Reader, follow
 from tests.e2e.stage import Stage
 
 SECONDS: Final = 15
@@ -31,7 +30,6 @@ SETTLE_S: Final = 3.0  # what comes sooner after the last submission does not co
 SHAPES: Final = ((20, 50), (100, 50), (200, 50), (300, 50))  # runs, pieces per second each
 PIECE_BYTES: Final = 24
 SUBMITTERS: Final = 10  # submissions at the same time
-FRAME: Final = re.compile(rb"id: (\d+)\nevent: (\w+)\ndata: (\{.*?\})\n\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,41 +45,6 @@ class Delivery:
     cpu: dict[str, float]  # share of one processor, by process
 
 
-class _Reader(asyncio.Protocol):
-    """Keeps what comes with the moment it came; it is read afterwards, so that measuring costs little."""
-
-    def __init__(self, ask: bytes, ended: "asyncio.Future[None]") -> None:
-        self.came: list[tuple[float, bytes]] = []
-        self._ask = ask
-        self._ended = ended
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast(asyncio.WriteTransport, transport).write(self._ask)
-
-    def data_received(self, data: bytes) -> None:
-        self.came.append((time.time(), data))
-        if data.endswith(b"\r\n0\r\n\r\n") or data == b"0\r\n\r\n":
-            self._end()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._end()
-
-    def _end(self) -> None:
-        if not self._ended.done():
-            self._ended.set_result(None)
-
-    def frames(self) -> Iterator[tuple[float, int, str, bytes]]:
-        """Every frame: when its last byte came, its seq, its type, its data."""
-        whole = b"".join(data for _, data in self.came)
-        chunks = iter(self.came)
-        upto, at = 0, 0.0
-        for found in FRAME.finditer(whole):
-            while upto < found.end():
-                at, data = next(chunks)
-                upto += len(data)
-            yield at, int(found[1]), found[2].decode(), found[3]
-
-
 @dataclass(slots=True)
 class _Told:
     """What one reader was told of its run."""
@@ -92,7 +55,7 @@ class _Told:
     lost: int
 
 
-def _judge(reader: _Reader, pieces: int, period_s: float, phase: float) -> _Told:
+def _judge(reader: Reader, pieces: int, period_s: float, phase: float) -> _Told:
     told, seqs, said, began = _Told([], [], 0, 0), [0], 0, 0.0
     wall = time.time() - time.monotonic()
     for at, seq, type_, raw in reader.frames():
@@ -127,22 +90,12 @@ async def _submit(address: str, key: str, runs: int, rate: int) -> list[str]:
         return ids
 
 
-async def _follow(address: str, key: str, run_id: str) -> tuple[_Reader, "asyncio.Future[None]"]:
-    parts = urlsplit(address)
-    host, port = str(parts.hostname), int(parts.port or 80)
-    ask = f"GET /v1/runs/{run_id}/events HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {key}\r\n"
-    ended = asyncio.get_running_loop().create_future()
-    given = f"{ask}Accept: text/event-stream\r\n\r\n".encode()
-    _, reader = await asyncio.get_running_loop().create_connection(lambda: _Reader(given, ended), host, port)
-    return reader, ended
-
-
 async def _measure(stage: Stage, key: str, runs: int, rate: int) -> Delivery:
     first = time.time()
     ids = await _submit(stage.running.address, key, runs, rate)
     begin, end = time.time() + SETTLE_S, first + SECONDS - 0.5
     assert begin < end, "the runs took so long to submit that they never all went on at the same time"
-    readers = [await _follow(stage.running.address, key, run_id) for run_id in ids]
+    readers = [await follow(stage.running.address, key, run_id) for run_id in ids]
     before = await _at(begin, stage)
     after = await _at(end, stage)
     await asyncio.wait([ended for _, ended in readers], timeout=SECONDS)

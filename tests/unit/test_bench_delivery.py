@@ -6,16 +6,17 @@ import time
 import pytest
 
 from eventstore.domain.record import rfc3339
-from tests.bench.delivery import PIECE_BYTES, _judge, _Reader
+from tests.bench.delivery import PIECE_BYTES, _judge
+from tests.bench.streams import Reader
 
 PERIOD_S, PHASE, PIECES = 0.02, 0.25, 10
 
 
-def reader_of(seqs: list[int], late_s: float, stall_s: float = 0.0) -> _Reader:
+def reader_of(seqs: list[int], late_s: float, stall_s: float = 0.0) -> Reader:
     """A reader who was told of these events, one piece each, stored on their beat and delivered so much later."""
     beats = (time.monotonic() - PHASE * PERIOD_S) // PERIOD_S
     began = time.time() - time.monotonic() + (beats + PHASE) * PERIOD_S
-    reader = _Reader(b"", asyncio.Future())
+    reader = Reader(b"", asyncio.Future())
     for seq in seqs:
         stored = began + (seq - 1) * PERIOD_S + (stall_s if seq > 5 else 0.0) + 0.0005
         head = f'{{"at":"{rfc3339(int(stored * 1_000_000))}","data":{{"text":"{"x" * PIECE_BYTES}"}}}}'

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench.figures import Claim
 from tests.bench.log.beside import Side, ratio_to, tell
 from tests.bench.log.ground import UNCHAINED, UNHASHED, AppendChanged, changed
 from tests.bench.log.peers.plain import packed
-from tests.bench.log.report import Claim, Report, Tally
+from tests.bench.log.report import Report, Tally
 
 LOOP = """
     LOOP -- one sha256( for each

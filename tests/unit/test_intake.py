@@ -107,7 +107,9 @@ def test_the_limits_themselves_are_inside() -> None:
             check(number + (1 if number > 0 else -1))
 
 
-@pytest.mark.parametrize("value", [b"bytes", {1: "a"}, {None: 1}, object(), {1, 2}, [1j]], ids=repr)
+@pytest.mark.parametrize(
+    "value", [b"bytes", {1: "a"}, {None: 1}, pytest.param(object(), id="object"), {1, 2}, [1j]], ids=repr
+)
 def test_what_is_not_json_is_refused(value: Any) -> None:
     with pytest.raises(NotStorable):
         check(value)

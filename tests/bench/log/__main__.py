@@ -14,9 +14,10 @@ from typing import Final
 from ops.binaries import postgres_programs
 from ops.places import service_user
 from ops.services import Services
+from tests.bench.figures import Claim
 from tests.bench.log import beside, growth, machine, reading, shapes, sizes
 from tests.bench.log.ground import Ground, libpq
-from tests.bench.log.report import Claim, Report
+from tests.bench.log.report import Report
 
 Part = Callable[[Report, Ground, argparse.Namespace], Awaitable[None]]
 

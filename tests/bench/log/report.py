@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.bench.figures import percentile
+from tests.bench.figures import Claim, percentile, told
 
 _WIDTHS = (74, 11, 10, 8, 8)
 
@@ -45,25 +45,6 @@ class Figure:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What the log is to reach, and what it reached."""
-
-    name: str
-    measured: float
-    at_least: float | None = None
-    at_most: float | None = None
-
-    @property
-    def holds(self) -> bool:
-        low = self.at_least is None or self.measured >= self.at_least
-        return low and (self.at_most is None or self.measured <= self.at_most)
-
-    def line(self) -> str:
-        wanted = f"at least {_told(self.at_least)}" if self.at_least is not None else f"at most {_told(self.at_most)}"
-        return f"  {'holds ' if self.holds else 'MISSED'}  {self.name}: {_told(self.measured)}, wanted {wanted}"
-
-
 @dataclass(slots=True)
 class Report:
     """The figures of one run, in the order in which they were measured."""
@@ -89,7 +70,7 @@ class Report:
         figure = Figure(self.part, name, value, unit, self.fsync_per_s, times, more)
         self.figures.append(figure)
         ratio = "" if times is None else f"{times:,.2f} x" if times < 10 else f"{times:,.0f} x"
-        print(_line((name, _told(value), unit, ratio, f"{self.fsync_per_s:,.0f}")), flush=True)
+        print(_line((name, told(value), unit, ratio, f"{self.fsync_per_s:,.0f}")), flush=True)
 
     def value(self, name: str) -> float:
         """The latest figure of this name."""
@@ -121,9 +102,3 @@ def _line(cells: tuple[str, ...]) -> str:
         for place, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=True))
     )
     return " ".join([name, *rest]).rstrip()
-
-
-def _told(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.1f}" if abs(value) >= 10 else f"{value:,.2f}"
