@@ -60,23 +60,19 @@ class Finish:
         except AppendRefused:
             if self._writer.drop_refused() is None or not self._writer.cancel.is_set():
                 raise
-            self.observed(run, self._clock_us())
+            await self.observed(run, self._clock_us())
             await self.cancelled(workflow, run, validated=True)
 
-    async def let_go(self) -> None:
-        """What was on its way when the run was asked to stop may have no place in its log any more: a question."""
+    async def observed(self, run: Work, seen_us: int) -> None:
+        """The request to stop was seen, and what was under way was cut off."""
         try:
             await self._writer.flush()
-        except AppendRefused:
+        except AppendRefused:  # what was on its way has no place in the log of a run that stops: a question
             if self._writer.drop_refused() is None or not self._writer.cancel.is_set():
                 raise
-
-    def observed(self, run: Work, seen_us: int | None) -> None:
-        """The request to stop was seen, and what was under way was cut off."""
-        if seen_us is not None:
-            self._writer.push(
-                events.CancelObserved(seen_us=seen_us, model_closed_us=run.model_closed_us, usage=run.aborted())
-            )
+        self._writer.push(
+            events.CancelObserved(seen_us=seen_us, model_closed_us=run.model_closed_us, usage=run.aborted())
+        )
 
     async def cancelled(self, workflow: Workflow | None, run: Work | None, *, validated: bool = False) -> None:
         """Somebody asked the run to stop."""

@@ -11,5 +11,5 @@ from worker.workflows.policy_document.workflow import policy_document
 
 WORKFLOWS: dict[str, Workflow] = {
     workflow.name: workflow
-    for workflow in (contract_review, agent, clinical_note, code_review, market_analysis, policy_document, drill)
+    for workflow in (agent, contract_review, clinical_note, code_review, market_analysis, policy_document, drill)
 }

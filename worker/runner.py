@@ -199,9 +199,8 @@ class Ownership:
             return await self._park(work, ends_us)
         if work.stopped == "handover":
             await self._hand_over()
-        elif work.stopped == "cancel" or self._too_late(task):
-            await self._finish.let_go()
-            self._finish.observed(work, seen_us or self._bench.clock_us())
+        elif work.stopped == "cancel" or self._was_refused(task):
+            await self._finish.observed(work, seen_us or self._bench.clock_us())
             await clean_up(work, None)
             await self._finish.cancelled(workflow, work)
         else:
@@ -314,10 +313,10 @@ class Ownership:
             work.abandon()
             logger.error("a workflow does not stop and was left behind", workflow=work.workflow.name)
 
-    def _too_late(self, task: "asyncio.Task[BaseModel]") -> bool:
-        """Whether the code said something that has no place in the log of a run that is to stop: a question."""
-        ended = task.done() and not task.cancelled() and isinstance(task.exception(), AppendRefused)
-        return ended and self._writer.cancel.is_set()
+    def _was_refused(self, task: "asyncio.Task[BaseModel]") -> bool:
+        """Whether the log took something no more, a question for one, because the run was asked to stop before."""
+        fault = task.exception() if task.done() and not task.cancelled() else None
+        return isinstance(fault, AppendRefused) and self._writer.cancel.is_set()
 
     def _fault(self, run: Work, task: "asyncio.Task[BaseModel]") -> WorkflowFailed | None:
         """Why the run fails, in words that may be shown; None when its code returned."""

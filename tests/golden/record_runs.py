@@ -78,6 +78,7 @@ TOLD: Final[dict[str, Tell]] = {
     "cut_and_read_again": cut_and_read_again,
     "confirmed_by_a_clinician": confirmed_by_a_clinician,
     "not_answered_in_time": not_answered_in_time,
+    "late_orders": lambda author: author.start("agent", sample="late_orders"),
     "three_companies": lambda author: author.start("market_analysis", sample="three_companies"),
     "one_requirement": lambda author: author.start("policy_document", BADGES),
     "not_fit_to_be_final": not_fit_to_be_final,
