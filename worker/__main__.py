@@ -120,6 +120,7 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             metrics=carried,
             hand_over=handoff.hand_over,
             policies=settings.policies,
+            continue_by=models.continuing(),
             prices=read_prices(settings.prices) if settings.prices is not None else own_prices(),
         )
         broker = HintBroker(redis_url)

@@ -2,9 +2,10 @@
 
 from eventstore.domain.events import RunLimits
 from worker.declare import Check, RunView, Tool, tool, workflow
+from worker.questions import Spoken
 from worker.run import Run
-from worker.speaking import Spoken
 from worker.stops import ValidationFailed, WorkflowFailed
+from worker.toolbox import ToolContext
 
 __all__ = [
     "Check",
@@ -13,6 +14,7 @@ __all__ = [
     "RunView",
     "Spoken",
     "Tool",
+    "ToolContext",
     "ValidationFailed",
     "WorkflowFailed",
     "tool",

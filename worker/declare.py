@@ -19,6 +19,8 @@ from worker.digests import folder_digest
 from worker.limits import declared_limits
 
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+REVIEWER: Final = "reviewer"
+APPROVE_S: Final = 7 * 86_400.0
 
 
 logger = structlog.get_logger(__name__)
@@ -58,21 +60,45 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """Something outside that a workflow may ask. Only `shown` arguments are ever disclosed to a user."""
+    """Something outside that a workflow or its model may ask. Only `shown` arguments are ever disclosed to a user."""
 
     name: str
     fn: Callable[..., Awaitable[Any]]
     timeout_s: float
     shown: tuple[str, ...]
+    reads_only: bool = False
+    effect: bool = False
+    approve: str | None = None  # whom to ask before each call
+    approve_s: float = APPROVE_S
 
 
-def tool(*, timeout_s: float = 10.0, shown: tuple[str, ...] = ()) -> Callable[[Callable[..., Awaitable[Any]]], Tool]:
-    """Make an async function a tool."""
+def tool(
+    *,
+    timeout_s: float = 10.0,
+    shown: tuple[str, ...] = (),
+    reads_only: bool = False,
+    effect: bool = False,
+    approve: bool | str = False,
+    approve_s: float = APPROVE_S,
+) -> Callable[[Callable[..., Awaitable[Any]]], Tool]:
+    """Make an async function a tool, for the workflow's code and for its model.
+
+    `reads_only`: it changes nothing outside, so calls of it may run beside each other. `effect`: it must not happen
+    twice outside: the intent is stored first, and whoever finds one without an outcome calls again with the same
+    idempotency key. `approve`: a person is asked before each call, a reviewer or whom it names; nobody's word for
+    `approve_s` seconds is a no.
+    """
 
     def declare(fn: Callable[..., Awaitable[Any]]) -> Tool:
+        name = fn.__name__
         if unknown := set(shown) - set(inspect.signature(fn).parameters):
-            raise ValueError(f"tool {fn.__name__}: shown names no parameter: {', '.join(sorted(unknown))}")
-        return Tool(fn.__name__, fn, timeout_s, shown)
+            raise ValueError(f"tool {name}: shown names no parameter: {', '.join(sorted(unknown))}")
+        if reads_only and effect:
+            raise ValueError(f"tool {name}: what only reads has no effect; say one of reads_only and effect")
+        if timeout_s <= 0 or approve_s <= 0:
+            raise ValueError(f"tool {name}: timeout_s and approve_s are seconds, more than 0")
+        to = REVIEWER if approve is True else approve or None
+        return Tool(name, fn, timeout_s, shown, reads_only, effect, to, approve_s)
 
     return declare
 

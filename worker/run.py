@@ -131,13 +131,7 @@ class Run(Talk):
 
     def tool(self, tool: Tool, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """Ask something outside. Only the arguments that the tool declares as shown are ever disclosed to a user."""
-        return self._tool(tool, arguments, caller())
-
-    async def _tool(self, tool: Tool, arguments: dict[str, Any], site: Site) -> Any:
-        async with self._work.calling(self._branch, "tool_result", tool.name, site, arguments) as call:
-            if call.before is not None:
-                return call.before.data.get("output")
-            return await use_tool(self._work, self._branch, call, tool, arguments)
+        return use_tool(self._work, self._branch, caller(), tool, arguments)
 
     def finding(self, value: BaseModel, *, item: str) -> Coroutine[Any, Any, None]:
         """One interim result. It is a draft like everything before the result."""

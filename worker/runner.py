@@ -30,6 +30,7 @@ from worker.giving_up import Given, given_up
 from worker.groups import live
 from worker.history import History, joined, read_history
 from worker.limits import LimitReached, limits_of
+from worker.llm.continuing import ContinueBy
 from worker.llm.model import Model
 from worker.llm.prices import Prices, own_prices
 from worker.llm.retrying import RetryPolicy
@@ -64,6 +65,7 @@ class Bench:
     owner: str
     clock_us: Callable[[], int]
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
+    continue_by: ContinueBy = "ask"
     prices: Prices = field(default_factory=own_prices)
     policies: Path = POLICIES
     hand_over: HandOver | None = None
@@ -213,12 +215,13 @@ class Ownership:
             workflow,
             self._writer,
             history,
-            Provider(bench.model, bench.model_name, bench.retries, bench.prices),
+            Provider(bench.model, bench.model_name, bench.retries, bench.prices, bench.continue_by),
             bench.clock_us,
             attempt=attempt,
             asked=asked,
             graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
             children=self._children,
+            secrets=bench.settings.tool_secrets,
         )
 
     def _over(self, history: History, ends_us: int) -> WorkflowFailed | None:

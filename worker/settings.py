@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field, PositiveFloat, field_validator
+from pydantic import Field, PositiveFloat, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from eventstore.scrape import Address
@@ -12,7 +12,7 @@ from worker.limits import LIMITS
 class WorkerSettings(BaseSettings):
     """Read from RUNWIRE_* variables."""
 
-    model_config = SettingsConfigDict(env_prefix="RUNWIRE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="RUNWIRE_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     runs_max: int = Field(default=200, gt=0, description="runs that one worker process carries at the same time")
     grace_s: float = Field(default=1.0, gt=0, description="a stopped workflow may clean up this long")
@@ -23,6 +23,9 @@ class WorkerSettings(BaseSettings):
     drain_s: float = Field(default=5.0, gt=0, description="a stopping worker hands its runs back within this time")
     worker_metrics: Address | None = Field(default=None, description="address of a worker's metrics; unset: none")
     workflows: str = Field(default="", description="folders with workflows of one's own, split by `:`")
+    tool_secrets: dict[str, SecretStr] = Field(
+        default_factory=dict, description='what tools may ask for by name, as JSON: {"archive": "…"}'
+    )
     ceilings: dict[str, PositiveFloat] = Field(
         default={}, description="limits that no run may exceed, whatever its workflow says, as JSON by their names"
     )

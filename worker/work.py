@@ -1,12 +1,12 @@
 """One owner's work on one run: what all of its branches share, and the one way in which their calls are closed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic_core import from_json
+from pydantic import SecretStr
 
 from eventstore.domain import events
 from eventstore.domain.record import Fact
@@ -14,8 +14,10 @@ from eventstore.recorder import Entry, RunWriter
 from worker.branches import Branch, come_to_rest
 from worker.budget import Bounded
 from worker.declare import Workflow
-from worker.history import History, Range
+from worker.facts import fact_of
+from worker.history import REWOUND, History, Opened, Range, ranges
 from worker.limits import limits_of
+from worker.llm.continuing import ContinueBy
 from worker.llm.model import Model
 from worker.llm.prices import Prices, own_prices
 from worker.llm.retrying import RetryPolicy
@@ -42,6 +44,7 @@ class Provider:
     name: str
     retries: RetryPolicy
     prices: Prices = field(default_factory=own_prices)
+    continue_by: ContinueBy = "ask"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +72,21 @@ class Storing:
         body: events.Closing,
         said: Callable[[], Awaitable[Sequence[Range]]],
         pieces: Callable[[], tuple[str, ...]],
+        calls: Callable[[], tuple[Fact, ...]] = tuple,
     ) -> None:
         self.entry = work.writer.push(body)
         self._work = work
         self._body = body
         self._said = said
         self._pieces = pieces
+        self._calls = calls
 
     async def learn(self) -> Fact:
         """Wait until it is stored; from then on the memory answers for the call."""
         await self._work.writer.stored(self.entry)
         fact = fact_of(self.entry, self._body)
-        self._work.history.close(fact, self._pieces(), await self._said())
+        said = await self._said()
+        self._work.history.close(fact, self._pieces(), said, self._calls())
         return fact
 
     async def taken_back(self) -> None:
@@ -103,6 +109,7 @@ class Work:
         asked: Asked | None = None,
         graces: Graces | None = None,
         children: "Children | None" = None,
+        secrets: Mapping[str, SecretStr] | None = None,
     ) -> None:
         self.workflow = workflow
         self.limits = limits_of(history.accepted.data["limits"])
@@ -117,6 +124,7 @@ class Work:
         self.clock_us = clock_us
         self.graces = graces or Graces()
         self.children = children  # the way to the runs below this one
+        self.secrets = secrets or {}
         self.root = Branch("", None, history.accepted.at_us)
         self.asked = asked or Asked()
         self.waits = Waits(self.root)
@@ -128,6 +136,7 @@ class Work:
         self.abandoned = False
         self.tasks: set[asyncio.Task[Any]] = set()  # besides the workflow's own: branches, and streams that are read
         self.speaking: set[Attempt] = set()
+        self.cut_short: dict[str, int] = {}  # typed answers that reached their length limit, after so many tokens
         self.effects: dict[str, Effect] = {}  # what is under way outside and cannot be undone, by key
         self.at_end: dict[str, Registered] = {}  # what is to be done when the run ends, by key
         self.only_replay = False  # whether the code runs only to learn what it registered: nothing new is begun
@@ -151,6 +160,11 @@ class Work:
         """The run ends with this; the first one counts."""
         self.halt = self.halt or halt
         self.halted.set()
+
+    def left_s(self) -> float:
+        """Seconds until the run must have ended, as far as this owner's clock can tell."""
+        accepted = self.history.accepted
+        return max(0.0, (accepted.at_us - self.clock_us()) / 1e6 + self.limits.run_s)
 
     def exhausted(self, limit: str) -> Exhausted:
         """A limit of the run is reached: all of it ends, and what goes on outside is cut off."""
@@ -197,18 +211,30 @@ class Work:
         raise halt.again()
 
     @asynccontextmanager
-    async def calling(self, branch: Branch, kind: str, name: str, site: Site, *arguments: Any) -> AsyncIterator[Call]:
-        """One call from its name to its end."""
+    async def busy(self, branch: Branch, name: str, site: Site) -> AsyncIterator[None]:
+        """The branch does one thing, of one call or several."""
         await self.go_on(branch)
         try:
             with branch.doing(name, site):
-                call = self.memo.call(branch, kind, name, site, *arguments)
-                if call.before is not None:
-                    branch.passed(call.before.seq, call.before.at_us)
-                yield call
+                yield
         except (Diverged, Misused) as halt:
             self.refuse(halt)
             raise
+
+    def begin(self, branch: Branch, kind: str, name: str, site: Site, *arguments: Any, key: str | None = None) -> Call:
+        """The next call of a busy branch, which the log may answer."""
+        call = self.memo.call(branch, kind, name, site, *arguments, key=key)
+        if call.before is not None:
+            branch.passed(call.before.seq, call.before.at_us)
+        return call
+
+    @asynccontextmanager
+    async def calling(
+        self, branch: Branch, kind: str, name: str, site: Site, *arguments: Any, key: str | None = None
+    ) -> AsyncIterator[Call]:
+        """One call from its name to its end."""
+        async with self.busy(branch, name, site):
+            yield self.begin(branch, kind, name, site, *arguments, key=key)
 
     async def outside(self, branch: Branch) -> None:
         """Wait until something may be begun outside: when the log has answered all that it can, in every branch."""
@@ -225,9 +251,10 @@ class Work:
         *,
         said: Callable[[], Awaitable[Sequence[Range]]] | None = None,
         pieces: Callable[[], tuple[str, ...]] = tuple,
+        calls: Callable[[], tuple[Fact, ...]] = tuple,
     ) -> Fact:
         """Store the event that closes a branch's call; returns when it is in the log."""
-        storing = Storing(self, body, said or _nothing, pieces)
+        storing = Storing(self, body, said or _nothing, pieces, calls)
         branch.waits_for, branch.open = storing.entry, storing
         fact = await storing.learn()
         branch.open = None
@@ -278,6 +305,11 @@ class Work:
         self.history.learn(fact)
         return fact
 
+    async def start_again(self, key: str, opened: Opened) -> None:
+        """What a call has said so far is dead although nothing failed: the call is made from its beginning."""
+        why = (REWOUND, "This part starts again.")
+        await self.retry("model", key, why, ranges(opened.seqs), self.history.attempts[key], again=True)
+
     def milestone(
         self, branch: Branch, label: str, detail: str | None = None, done: int | None = None, of: int | None = None
     ) -> None:
@@ -313,11 +345,3 @@ def look_at(task: "asyncio.Task[Any]") -> None:
 
 async def _nothing() -> Sequence[Range]:
     return ()
-
-
-def fact_of(entry: Entry, body: events.Body) -> Fact:
-    """A stored event as whoever reads the log later meets it."""
-    assert entry.seq is not None
-    assert entry.recorded_us is not None
-    data = from_json(entry.frozen().body)
-    return Fact(entry.seq, body.type_, entry.recorded_us, data.get("attempt", 0), data)

@@ -203,6 +203,7 @@ class Token(Body):
     step: str
     attempt: int
     shape: Literal["text", "json"] = "text"
+    resume: Literal["continue"] | None = None
 
 
 class ToolCall(Body):
@@ -213,6 +214,9 @@ class ToolCall(Body):
     shown: dict[str, Any] = Field(default_factory=dict)
     key: str
     attempt: int = 1
+    turn: str | None = None
+    provider_id: str | None = None
+    written: str | None = None
 
 
 class ToolResult(Closing):
@@ -263,6 +267,7 @@ class ModelCall(Closing):
     message_digests: list[str] | None = None
     tools_digest: str | None = None
     output_digest: str | None = None
+    turn: int | None = None
 
 
 class Retry(Body):
@@ -304,6 +309,8 @@ class Escalation(Closing):
     to: str
     wait_s: float
     default: Any = None
+    call_id: str | None = None
+    arguments_digest: str | None = None
 
 
 class Decision(Closing):

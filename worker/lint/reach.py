@@ -18,6 +18,7 @@ HANDED: Final = {
     "tool": ((0,), ("tool",)),
     "on_end": ((0,), ("fn",)),
     "model": ((), ("tools",)),
+    "value": ((), ("tools",)),
 }
 BRANCHING: Final = frozenset({"each", "as_done", "gather", "branch"})
 BUILDS_CLASSES: Final = ("__init__", "__post_init__", "__new__", "model_post_init")

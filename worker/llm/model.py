@@ -18,6 +18,7 @@ FaultCode = Literal[
     "stream_incomplete",  # the answer ended without saying why
     "unknown_finish",  # the answer ended for a reason that is not known here
     "malformed",  # not what a model server may send
+    "model_length",  # a typed answer reached its length limit before it was whole
     "price_unknown",  # the run has a bound of cost, and nobody knows what this model costs
 ]
 

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from worker.llm.continuing import ContinueBy, continue_by
+
 OPENAI_URL = "https://api.openai.com/v1"
 SCRIPTED_MODEL = "scripted-1"
 PROVIDER_MODEL = "gpt-4.1-mini"
@@ -57,6 +59,11 @@ class ModelSettings(BaseSettings):
         default=False, validation_alias=AliasChoices("RUNWIRE_CONTINUOUS_USAGE", "continuous_usage")
     )
 
+    # How a cut answer is gone on with; unset: by the provider's address. `final` is for vLLM.
+    continue_by: ContinueBy | None = Field(
+        default=None, validation_alias=AliasChoices("RUNWIRE_CONTINUE_BY", "continue_by")
+    )
+
     @field_validator("responses_models", mode="before")
     @classmethod
     def _names(cls, names: object) -> object:
@@ -90,6 +97,10 @@ class ModelSettings(BaseSettings):
         if parts.username or parts.password or parts.query:
             raise ValueError("must not carry a user, a password or a query")
         return url.strip().rstrip("/")
+
+    def continuing(self) -> ContinueBy:
+        """How a cut answer is gone on with."""
+        return self.continue_by or continue_by(self.endpoint().base_url)
 
     def endpoint(self) -> Endpoint:
         """The model's place. Raises ValueError with a line for the operator when there is none."""
