@@ -35,7 +35,7 @@ from api.service import Asked, Service, Who
 from api.shapes import RunInList, RunList, RunStatus, answer, is_done, links, state_body, version
 from api.states import Known, Pages
 from api.submission import judged, read_object, read_wish, submission
-from eventstore import catalogue, log, wakeups
+from eventstore import catalogue, log, readers, wakeups
 from eventstore.catalogue import RunRow
 from eventstore.domain.errors import AppendRefused, IdempotencyMismatch, LogUnavailable, UnknownRun
 from eventstore.domain.events import CancelRequested, new_event
@@ -82,6 +82,8 @@ async def submit(request: Request, service: Asked, caller: Who) -> Response:
         opened = await catalogue.open_run(connection, wanted)
         if opened.verdict == "ok":
             await keep_in_bounds(connection, service, caller)
+            if (policy_of_readers := offer.manifest.on_disconnect) is not None:
+                await readers.expect(connection, opened.run_id, policy_of_readers)
     if opened.verdict == "mismatch":
         raise IdempotencyMismatch
     if opened.verdict == "out_of_range":
@@ -93,14 +95,16 @@ async def submit(request: Request, service: Asked, caller: Who) -> Response:
     location = links(opened.run_id)["self"]
     headers = {"Location": location, **({"Idempotent-Replayed": "true"} if replayed else {})}
     if media_type == SSE:
-        source = live(service.tails, opened.run_id, view, 0)
+        source = live(service.tails, service.readers, opened.run_id, view, 0)
         figures = service.figures.stream("sse")
         return StreamAnswer(source, event_stream(service.settings), service.waits, service.settings, figures, headers)
     wait_s = asked_wait(request, service.settings.poll_wait_s_max)
     if wait_s is not None:
         request.state.waited = True
         headers["Preference-Applied"] = f"wait={wait_s:g}"
-        if await until_ended(service.tails, service.waits, opened.run_id, wait_s, request.receive):
+        with service.readers.reading(opened.run_id):
+            ended = await until_ended(service.tails, service.waits, opened.run_id, wait_s, request.receive)
+        if ended:
             return await _final(service, Sight(await _row(service, caller, opened.run_id), view), headers)
     row = _fresh(wanted, opened)
     if replayed or wait_s:
@@ -189,6 +193,8 @@ async def show_run(
     async with service.reading.connect() as connection:
         sight = await see(connection, service, caller, run_id)
         run, view = sight.run, sight.view
+        if not sight.ended:
+            service.readers.seen(run.run_id)
         place = await line_of(connection, service, run) if at is None else None
         if at is None and has_version(request, etag := version(view, run.seq, run.status, *tag_of(place))):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})

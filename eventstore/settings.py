@@ -22,6 +22,11 @@ class StoreSettings(BaseSettings):
     tenant_runs_max: int = Field(default=1_000, gt=0, description="runs of one tenant under way at once")
     caller_runs_max: int = Field(default=500, gt=0, description="runs of one caller under way at once")
     queue_wait_s: float = Field(default=3_600.0, gt=0, description="a run that waited this long to begin is ended")
+    readers_gone_s: float = Field(
+        default=15.0,
+        gt=0,
+        description="an API process that says nothing for so long has no readers any more",
+    )
     input_bytes_max: int = Field(default=262_144, gt=0)
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import structlog
 import uvloop
@@ -31,13 +32,18 @@ from worker import actors
 from worker.broker import HintBroker
 from worker.declare import Workflow
 from worker.host import Host
+from worker.limits import under
+from worker.llm.prices import own_prices, read_prices
 from worker.llm.provider import create_model
+from worker.llm.rates import rates_of
 from worker.llm.retrying import RetryPolicy
 from worker.llm.settings import ModelSettings
 from worker.loading import known_workflows
 from worker.metrics import WorkerMetrics
+from worker.neighbours import Neighbours
 from worker.runner import Bench
 from worker.settings import WorkerSettings
+from worker.unread import Abandoning
 
 logger = structlog.get_logger("worker")
 
@@ -49,6 +55,11 @@ class CannotStart(Exception):
 def clock_us() -> int:
     """This machine's clock: a claim that events carry, never what decides."""
     return time.time_ns() // 1_000
+
+
+def owner() -> str:
+    """A name to own runs under. In a container every process is the first one: chance tells it from the one before."""
+    return f"{socket.gethostname()}/{secrets.token_hex(3)}/{os.getpid()}"
 
 
 async def register(engine: AsyncEngine, workflows: Iterable[Workflow], wait_s: float) -> None:
@@ -78,7 +89,10 @@ async def register(engine: AsyncEngine, workflows: Iterable[Workflow], wait_s: f
 
 async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSettings) -> None:
     """Carry runs until told to stop."""
-    workflows = known_workflows(settings.workflows)
+    workflows = {
+        name: replace(workflow, limits=under(settings.ceilings, workflow.limits))
+        for name, workflow in known_workflows(settings.workflows).items()
+    }
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -92,7 +106,9 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         stack.push_async_callback(engine.dispose)
         redis = wakeups.connect(redis_url)
         stack.push_async_callback(redis.aclose)
-        model = create_model(models)
+        name = owner()
+        rates = rates_of(models, redis, Neighbours(engine, name).live, carried)
+        model = create_model(models, heard=rates.heard)
         stack.push_async_callback(model.aclose)
         handoff = Handoff(redis_url, redis)
         stack.callback(handoff.close)
@@ -108,10 +124,14 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             workflows=workflows,
             settings=settings,
             lease_s=store.lease_s,
-            # In a container every process is the first one: chance tells it from the one that died there before.
-            owner=f"{socket.gethostname()}/{secrets.token_hex(3)}/{os.getpid()}",
+            owner=name,
             clock_us=clock_us,
             metrics=carried,
+            continue_by=models.continuing(),
+            hand_over=handoff.hand_over,
+            policies=settings.policies,
+            prices=read_prices(settings.prices) if settings.prices is not None else own_prices(),
+            rates=rates,
         )
         broker = HintBroker(redis_url)
         bounds = Bounds(store.tenant_runs_max, store.caller_runs_max)
@@ -119,7 +139,8 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         host = Host(bench, handoff, redis, hints=broker, bounds=bounds, **pace)
         actors.declare(broker, host)
         queue = Worker(broker, worker_threads=2, worker_timeout=200)
-        async with host.open():
+        abandoning = Abandoning(engine, redis, handoff, carried, sweep_s=store.sweep_s, gone_s=store.readers_gone_s)
+        async with rates.open(), host.open(), abandoning.open():
             await asyncio.to_thread(queue.start)
             keep_pauses_short()
             logger.info("worker ready", owner=bench.owner, workflows=sorted(workflows))

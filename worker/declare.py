@@ -9,15 +9,18 @@ from typing import Any, Final, Literal
 
 import orjson
 import structlog
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from eventstore.domain.events import Milestone, RunLimits
+from eventstore.domain.events import UNREAD_S_MIN, Milestone, OnDisconnect, RunLimits
 from eventstore.domain.manifest import Manifest, Sample
 from eventstore.domain.run import RunState
 from eventstore.domain.transcript import section_text
 from worker.digests import folder_digest
+from worker.limits import declared_limits
 
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+REVIEWER: Final = "reviewer"
+APPROVE_S: Final = 7 * 86_400.0
 
 
 logger = structlog.get_logger(__name__)
@@ -56,22 +59,54 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelAfter:
+    """Stop a run that nobody has read for so many seconds; also while it waits for a person, if that is wanted."""
+
+    seconds: float
+    while_waiting: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Tool:
-    """Something outside that a workflow may ask. Only `shown` arguments are ever disclosed to a user."""
+    """Something outside that a workflow or its model may ask. Only `shown` arguments are ever disclosed to a user."""
 
     name: str
     fn: Callable[..., Awaitable[Any]]
     timeout_s: float
     shown: tuple[str, ...]
+    reads_only: bool = False
+    effect: bool = False
+    approve: str | None = None  # whom to ask before each call
+    approve_s: float = APPROVE_S
 
 
-def tool(*, timeout_s: float = 10.0, shown: tuple[str, ...] = ()) -> Callable[[Callable[..., Awaitable[Any]]], Tool]:
-    """Make an async function a tool."""
+def tool(
+    *,
+    timeout_s: float = 10.0,
+    shown: tuple[str, ...] = (),
+    reads_only: bool = False,
+    effect: bool = False,
+    approve: bool | str = False,
+    approve_s: float = APPROVE_S,
+) -> Callable[[Callable[..., Awaitable[Any]]], Tool]:
+    """Make an async function a tool, for the workflow's code and for its model.
+
+    `reads_only`: it changes nothing outside, so calls of it may run beside each other. `effect`: it must not happen
+    twice outside: the intent is stored first, and whoever finds one without an outcome calls again with the same
+    idempotency key. `approve`: a person is asked before each call, a reviewer or whom it names; nobody's word for
+    `approve_s` seconds is a no.
+    """
 
     def declare(fn: Callable[..., Awaitable[Any]]) -> Tool:
+        name = fn.__name__
         if unknown := set(shown) - set(inspect.signature(fn).parameters):
-            raise ValueError(f"tool {fn.__name__}: shown names no parameter: {', '.join(sorted(unknown))}")
-        return Tool(fn.__name__, fn, timeout_s, shown)
+            raise ValueError(f"tool {name}: shown names no parameter: {', '.join(sorted(unknown))}")
+        if reads_only and effect:
+            raise ValueError(f"tool {name}: what only reads has no effect; say one of reads_only and effect")
+        if timeout_s <= 0 or approve_s <= 0:
+            raise ValueError(f"tool {name}: timeout_s and approve_s are seconds, more than 0")
+        to = REVIEWER if approve is True else approve or None
+        return Tool(name, fn, timeout_s, shown, reads_only, effect, to, approve_s)
 
     return declare
 
@@ -98,6 +133,7 @@ class Workflow:
     runs_max: int | None = None
     on_gap: Literal["error", "restart"] = "error"
     version_wait_s: float = 3_600.0
+    on_disconnect: OnDisconnect | None = None
 
     @property
     def covers(self) -> tuple[int, ...]:
@@ -122,6 +158,7 @@ class Workflow:
             samples=[self._sample(path) for path in sorted((self.folder / "samples").glob("*.json"))],
             limits=self.limits,
             title_field=self.title_field,
+            on_disconnect=self.on_disconnect,
         )
 
     def _sample(self, path: Path) -> Sample:
@@ -142,11 +179,12 @@ def workflow(
     partial: Callable[[RunView], Mapping[str, Any] | BaseModel | None],
     limits: RunLimits | None = None,
     title_field: str | None = None,
-    parallel: int = 8,
+    parallel: int | None = None,
     resumes: tuple[int, ...] = (),
     runs_max: int | None = None,
     on_gap: Literal["error", "restart"] = "error",
     version_wait_s: float = 3_600.0,
+    on_disconnect: Literal["continue"] | CancelAfter = "continue",
 ) -> Callable[[Callable[..., Awaitable[BaseModel]]], Workflow]:
     """Declare a workflow: one async function over `run` and its input."""
 
@@ -158,8 +196,11 @@ def workflow(
                 raise ValueError(f"{name}: {model.__name__} must forbid extra fields, or typing errors pass unseen")
         if not milestones or len(set(milestones)) != len(milestones):
             raise ValueError(f"{name}: milestones must be named, each once")
-        if parallel < 1:
+        if parallel is not None and parallel < 1:
             raise ValueError(f"{name}: parallel is how many branches run beside each other, at least 1")
+        whole = declared_limits(name, limits)
+        if parallel is not None:
+            whole = whole.model_copy(update={"parallel": parallel})
         if any(not 0 < other <= version for other in resumes):
             raise ValueError(
                 f"{name}: resumes names versions whose runs this code can go on with, none above {version}"
@@ -178,10 +219,11 @@ def workflow(
                 Milestone(state=re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_"), label=label)
                 for label in milestones
             ),
-            limits=limits or RunLimits(run_s=180.0, attempts_max=3),
+            limits=whole,
             partial=partial,
             title_field=title_field,
-            parallel=parallel,
+            parallel=whole.parallel or 1,
+            on_disconnect=_on_disconnect(name, on_disconnect),
             fn=fn,
             folder=folder,
             code=folder_digest(folder),
@@ -192,3 +234,16 @@ def workflow(
         )
 
     return declare
+
+
+def _on_disconnect(name: str, wanted: Literal["continue"] | CancelAfter) -> OnDisconnect | None:
+    if wanted == "continue":
+        return None
+    if not isinstance(wanted, CancelAfter):
+        raise ValueError(f'{name}: on_disconnect is "continue" or CancelAfter(seconds)')
+    try:
+        return OnDisconnect(cancel_after_s=wanted.seconds, while_waiting=wanted.while_waiting)
+    except ValidationError:
+        raise ValueError(
+            f"{name}: CancelAfter takes {UNREAD_S_MIN:g} seconds to a day: a reader must have the time to come back"
+        ) from None

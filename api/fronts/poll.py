@@ -58,10 +58,13 @@ async def poll(
         etag = _version(sight, sight.run.seq, sight.run.status, asked, place)
         seen = sight.run.seq if has_version(request, etag) else cursor
         view, run = sight.view, sight.run
-        await until_shown(service.tails, service.waits, run.run_id, view, seen, wait_s, request.receive)
+        with service.readers.reading(run.run_id):
+            await until_shown(service.tails, service.waits, run.run_id, view, seen, wait_s, request.receive)
         async with service.reading.connect() as connection:
             sight = await see(connection, service, caller, run_id)
             place = await _place(connection, service, sight)
+    if not sight.ended:
+        service.readers.seen(sight.run.run_id)
     if has_version(request, etag := _version(sight, sight.run.seq, sight.run.status, asked, place)):
         return Response(status_code=304, headers={**headers, "ETag": etag, **_advice(sight.run.status)})
     return await _news(service, sight, asked, headers, place)

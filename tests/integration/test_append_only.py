@@ -224,7 +224,11 @@ async def test_roles_hold_exactly_the_rights_that_were_meant(owner_engine: Async
                 "ensure_partitions",
             )
         ),
+        *((name, "runwire_worker") for name in ("unread", "abandon")),
+        ("open_child", "runwire_worker"),
+        ("stop_child", "runwire_worker"),
         *((name, "runwire_api") for name in ("open_run", "control", "places", "ensure_partitions")),
+        *((name, "runwire_api") for name in ("expect_readers", "report_readers")),
         *(
             (name, "runwire_sealer")
             for name in (

@@ -21,6 +21,7 @@ export function fold(run, frame) {
     case "accepted":
       run.title = data.title ?? "";
       run.workflow = data.workflow ?? "";
+      if (data.on_disconnect) note(`The run stops when nobody watches for ${data.on_disconnect.cancel_after_s} s.`);
       run.plan = (data.milestones ?? []).map((step) => ({ ...step }));
       break;
     case "started":
