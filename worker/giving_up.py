@@ -1,5 +1,6 @@
 """Which runs are not begun again: those that kill their workers, waited too long, or whose code is gone."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,12 +11,14 @@ from worker.history import History
 class Given:
     """What a worker is told with a run. parked: how often the run was given back because all of it waited. crashes: how
     often it may have been what its owners died of, None for a worker that asked for this very run and knows only its
-    epochs. blamed: the last time nothing else aboard can have been. why: empty, or why it only needs to be ended."""
+    epochs. blamed: the last time nothing else aboard can have been. why: empty, or why it only needs to be ended.
+    begun: to be called when its first event is stored."""
 
     parked: int = 0
     crashes: int | None = None
     blamed: bool = True
     why: str = ""
+    begun: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)

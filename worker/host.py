@@ -24,6 +24,8 @@ PARTITIONS_AGAIN_S_MAX: Final = 600.0
 TRIAL_S: Final = 3.0
 TRIAL_TO_THE_END: Final = 3
 TOLD_AGAIN_S: Final = 0.05
+# Runs of this process that read their log to begin. With more at once they wait for connections until they fail.
+BEGINNING_RUNS_MAX: Final = 16
 
 logger = structlog.get_logger(__name__)
 
@@ -74,6 +76,8 @@ class Host:
         self._look = asyncio.Event()
         self._taking = asyncio.Lock()
         self._runs: dict[tuple[UUID, int], Carried] = {}
+        self._beginning: set[tuple[UUID, int]] = set()
+        self._held_back = False  # whether there were runs for us that we did not take because too many begin
         self._handover = asyncio.Event()
         bench.metrics.look_at(lambda: len(self._runs), bench.settings.runs_max)
 
@@ -92,23 +96,38 @@ class Host:
         return sum(run.crashes >= TRIAL_TO_THE_END or run.since > since for run in suspects), len(suspects)
 
     def _begin(self, run: queue.Taken) -> None:
-        task = self._loop.create_task(self._carry(run))
-        self._runs[(run.run_id, run.epoch)] = Carried(task, run.crashes, self._loop.time())
+        key = (run.run_id, run.epoch)
+        self._beginning.add(key)
+        task = self._loop.create_task(self._carry(run, key))
+        self._runs[key] = Carried(task, run.crashes, self._loop.time())
 
-    async def _carry(self, run: queue.Taken) -> None:
+    def _begun(self, key: tuple[UUID, int]) -> None:
+        self._beginning.discard(key)
+        if self._held_back:
+            self._look.set()
+
+    async def _carry(self, run: queue.Taken, key: tuple[UUID, int]) -> None:
         try:
-            given = Given(run.parked, run.crashes, run.blamed, run.why)
+            given = Given(run.parked, run.crashes, run.blamed, run.why, lambda: self._begun(key))
             await carry(self._bench, run.run_id, run.epoch, self._handover, given)
         except (SQLAlchemyError, OSError, TimeoutError) as fault:
             logger.warning(
-                "the log is away: this run is left to the sweep", run_id=str(run.run_id), fault=type(fault).__name__
+                "the log is away: this run is given back", run_id=str(run.run_id), fault=type(fault).__name__
             )
+            await self._give_back(run)
         except Exception:  # the edge of a run: one that breaks must not take the others with it
             logger.exception("a run broke", run_id=str(run.run_id))
         finally:
-            del self._runs[(run.run_id, run.epoch)]
+            del self._runs[key]
+            self._begun(key)
             self._hints.room.set()
             self._look.set()  # there is room, and its tenant, caller and workflow have one less
+
+    async def _give_back(self, run: queue.Taken) -> None:
+        """Let another take it at once, which is nobody's fault; if the log is really away, its lease ends by itself."""
+        with suppress(SQLAlchemyError, OSError, TimeoutError):
+            async with self._bench.engine.begin() as connection:
+                await log.release(connection, run.run_id, run.epoch)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -187,7 +206,7 @@ class Host:
     async def _take(self, *, sweeping: bool) -> bool:
         """Begin what is ours to begin; whether there is more for us at once. A worker that is full takes no run, and
         still ends what only needs to be ended."""
-        room = self._room()
+        room = min(self._room(), max(0, BEGINNING_RUNS_MAX - len(self._beginning)))
         if self._handover.is_set() or not (room or sweeping):
             return False
         async with self._taking:
@@ -206,7 +225,8 @@ class Host:
                 self._begin(run)
         if not self._room():
             self._hints.room.clear()
-        again = found.more and bool(found.runs) and self._room() > 0
+        self._held_back = found.more and self._room() > 0
+        again = self._held_back and bool(found.runs) and len(self._beginning) < BEGINNING_RUNS_MAX
         if found.more and not again and self._loop.time() - self._told_at > TOLD_AGAIN_S:
             self._told_at = self._loop.time()
             await wakeups.publish(self._redis, wakeups.HANDOFF, wakeups.MORE)

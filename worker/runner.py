@@ -174,6 +174,7 @@ class Ownership:
         )
         await self._supersede(history)
         history.begin(self._writer.last_us)
+        self._given.begun()
 
     async def _supersede(self, history: History) -> None:
         """Name what an earlier owner left half said, so that no reader and no fold keeps it."""
