@@ -32,9 +32,10 @@ class ScriptedModel:
         reasoning: str = "",
         finish: str | None = None,
         calls: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        cut_at: int | None = None,
     ) -> None:
         """Answer prompts like this with this text, and with calls of tools: each a name and its arguments. What was
-        said last in a test comes before all else."""
+        said last in a test comes before all else. With `cut_at` the first answer breaks off after so many pieces."""
         rule = Rule(
             name=f"said by the test: {when}",
             when=(when,),
@@ -45,6 +46,8 @@ class ScriptedModel:
         )
         self._said.insert(0, rule)
         self._tell()
+        if cut_at is not None:
+            self.cut(when, after_pieces=cut_at)
 
     def cut(self, when: str, *, after_pieces: int, times: int = 1) -> None:
         """Break the connection of the next answers to prompts like this, after so many pieces."""

@@ -94,6 +94,7 @@ class History:
     open: dict[str, Opened] = field(default_factory=dict)
     handovers: int = 0
     started: bool = False
+    began_us: int | None = None  # when its first owner began
     code: str | None = None
     version: int | None = None
     cancel: Fact | None = None
@@ -133,8 +134,13 @@ class History:
             self._retry(fact)
         elif fact.type == "started":
             self.started, self.code, self.version = True, data["code"], data["workflow_version"]
+            self.begin(fact.at_us)
         elif fact.type == "cancel_requested":
             self.cancel = fact
+
+    def begin(self, at_us: int) -> None:
+        """Its code begins now, unless it began before. From then on its time runs; that in line does not count."""
+        self.began_us = self.began_us or at_us
 
     def close(self, fact: Fact, pieces: tuple[str, ...], said: Sequence[Range], calls: tuple[Fact, ...] = ()) -> None:
         """A call has ended, having said these pieces, and asked for these tools, at these places."""

@@ -29,6 +29,7 @@ from worker.arriving import AsDone
 from worker.asking import ASK_S, Answer
 from worker.branches import Branch
 from worker.checks import outcomes_of
+from worker.children import OnCancel, ask_child, child_order
 from worker.declare import Check, Tool, Workflow
 from worker.digests import digest, plain
 from worker.groups import Code, Group, jobs_of, with_attempts
@@ -74,8 +75,7 @@ class Run(Talk):
     @property
     def deadline(self) -> datetime:
         """When the run must have ended."""
-        accepted = self._work.history.accepted
-        return EPOCH_START + timedelta(microseconds=accepted.at_us, seconds=accepted.data["limits"]["run_s"])
+        return EPOCH_START + timedelta(microseconds=self._work.ends_us)
 
     def uuid(self, name: int | str) -> UUID:
         """A name that is this branch's own and the same after a crash."""
@@ -179,6 +179,24 @@ class Run(Talk):
     def sleep(self, name: str, seconds: float) -> Coroutine[Any, Any, None]:
         """Go on after so long, by the database's clock; no worker is held meanwhile."""
         return asking.sleep(self._work, self._branch, caller(), name, seconds)
+
+    def child(
+        self,
+        workflow: str,
+        value: BaseModel | Mapping[str, Any],
+        *,
+        name: str | None = None,
+        returns: Any = Any,
+        on_cancel: OnCancel = "cancel",
+    ) -> Coroutine[Any, Any, Any]:
+        """Have another workflow run below this one, and wait for its result; no worker is held meanwhile.
+
+        It is opened once, for whoever started this run. Its failure is raised as WorkflowFailed, with its own code.
+        When this run ends first it is stopped as well, unless `on_cancel="keep"`.
+        """
+        return ask_child(
+            self._work, self._branch, caller(), name or workflow, child_order(workflow, value, returns, on_cancel)
+        )
 
     def on_end(self, fn: Callable[..., Any], *args: Any, name: str | None = None) -> Coroutine[Any, Any, None]:
         """Have this done outside when the run ends, with a result, a failure, a cancel or a limit; not while it waits.
