@@ -244,7 +244,7 @@ class Work:
 
     async def outside(self, branch: Branch) -> None:
         """Wait until something may be begun outside: when the log has answered all that it can, in every branch."""
-        branch.at_edge = True
+        branch.at_edge, branch.waits_for = True, None  # whatever it stored before this is stored
         await come_to_rest(self.root)
         if self.only_replay:
             self.stop("over")
