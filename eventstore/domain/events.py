@@ -112,8 +112,7 @@ class PolicyRef(BaseModel):
 
 
 class RunLimits(BaseModel):
-    """What a run may take at most. Reached, each ends the run with `limit_<name>`. What is absent has its default
-    (worker/limits.py), or no bound; runs that were accepted before a limit existed lack it."""
+    """What a run may take at most: reached, each ends it with `limit_<name>`. An absent one has its default or no bound."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     run_s: float
