@@ -226,11 +226,13 @@ async def test_a_bound_of_cost_cannot_be_kept_for_a_model_without_a_price(stage:
 
 async def test_what_dead_attempts_cost_is_in_their_retries_and_all_attempts_sum_to_the_cost(stage: Stage) -> None:
     stage.prices = DEAR
-    stage.model.cuts = {"a": [1, 2]}
+    long, other = "a" * 4_000, "b" * 4_000
+    stage.model.script = {long: ["A1 ", "A2 "], other: ["B1 ", "B2 "]}
+    stage.model.cuts = {long: [1, 2]}
 
     async def story(run: Run, _: Nothing) -> Nothing:
-        said = await run.model("tell", ask("a"), section="a")
-        async for _piece in run.model("tell", ask("b"), section="b").text():
+        said = await run.model("tell", ask(long), section="a")
+        async for _piece in run.model("tell", ask(other), section="b").text():
             pass
         return await run.validate(Nothing(text=said.text), [])
 
@@ -238,7 +240,10 @@ async def test_what_dead_attempts_cost_is_in_their_retries_and_all_attempts_sum_
     facts = await stage.ended(await stage.submit())
     told = [fact.data["usage"] for fact in facts if fact.type in ("model_call", "retry")]
     assert [each["source"] for each in told] == ["estimated"] * 4
-    assert all(each["prices"] == "test" and each["cost_micro_usd"] == 2 * each["output_tokens"] for each in told)
+    prompt = len(long) // 4
+    assert [each["input_tokens"] for each in told] == [prompt] * 4
+    assert all(each["cost_micro_usd"] == prompt + 2 * each["output_tokens"] for each in told)
+    assert {each["prices"] for each in told} == {"test"}
     result = facts[-1].data["usage"]
     assert result["cost_micro_usd"] == sum(each["cost_micro_usd"] for each in told) > 0
     assert public(fold(facts))["usage"] == result
