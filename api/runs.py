@@ -15,6 +15,7 @@ from api.callers import MAY_STOP, Caller
 from api.errors import BadRequest, Fault, InvalidInput, NotAllowed
 from api.fronts.sources import LOG_AWAY, live, until_ended
 from api.fronts.sse import StreamAnswer, event_stream
+from api.lines import InLine, body_of, keep_in_bounds, line_of, lines, tag_of
 from api.negotiation import (
     DIGITS,
     JSON,
@@ -79,8 +80,10 @@ async def submit(request: Request, service: Asked, caller: Who) -> Response:
     view = service.policies.view(offer.name, caller.role)
     async with service.engine.begin() as connection:
         opened = await catalogue.open_run(connection, wanted)
-        if opened.verdict == "ok" and (policy_of_readers := offer.manifest.on_disconnect) is not None:
-            await readers.expect(connection, opened.run_id, policy_of_readers)
+        if opened.verdict == "ok":
+            await keep_in_bounds(connection, service, caller)
+            if (policy_of_readers := offer.manifest.on_disconnect) is not None:
+                await readers.expect(connection, opened.run_id, policy_of_readers)
     if opened.verdict == "mismatch":
         raise IdempotencyMismatch
     if opened.verdict == "out_of_range":
@@ -157,7 +160,8 @@ async def list_runs(
             before=before,
             limit=wanted + 1,
         )
-    page = found[:wanted]
+        page = found[:wanted]
+        places = await lines(connection, service, page)
     runs = [
         RunInList(
             id=run.run_id,
@@ -166,6 +170,7 @@ async def list_runs(
             status=run.status,
             created_at=rfc3339(run.created_us),
             seq=run.seq,
+            queue=body_of(places.get(run.run_id)),
         )
         for run in page
     ]
@@ -190,11 +195,12 @@ async def show_run(
         run, view = sight.run, sight.view
         if not sight.ended:
             service.readers.seen(run.run_id)
-        if at is None and has_version(request, etag := version(view, run.seq, run.status)):
+        place = await line_of(connection, service, run) if at is None else None
+        if at is None and has_version(request, etag := version(view, run.seq, run.status, *tag_of(place))):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
         pages = Pages(connection, run.run_id)
         known = await _state_then(service, pages, sight, at) if at else await service.states.at_end(pages, view)
-    return _state(sight, known, {})
+    return _state(sight, known, {}, place if known.seq == run.seq else None)
 
 
 async def _state_then(service: Service, pages: Pages, sight: Sight, at: str) -> Known:
@@ -213,9 +219,9 @@ async def _state_then(service: Service, pages: Pages, sight: Sight, at: str) -> 
     return known
 
 
-def _state(sight: Sight, known: Known, headers: dict[str, str]) -> Response:
-    etag = version(sight.view, known.seq, known.state.status)
-    return answer(state_body(sight.run.run_id, known), 200, {**headers, "ETag": etag})
+def _state(sight: Sight, known: Known, headers: dict[str, str], place: InLine | None = None) -> Response:
+    etag = version(sight.view, known.seq, known.state.status, *tag_of(place))
+    return answer(state_body(sight.run.run_id, known, body_of(place)), 200, {**headers, "ETag": etag})
 
 
 async def _final(service: Service, sight: Sight, headers: dict[str, str]) -> Response:

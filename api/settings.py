@@ -33,6 +33,8 @@ class ApiSettings(StoreSettings):
     page_events_default: int = Field(default=200, gt=0)
     list_runs_max: int = Field(default=100, gt=0)
     list_runs_default: int = Field(default=20, gt=0)
+    tenant_queued_max: int = Field(default=10_000, gt=0, description="runs of one tenant that wait to begin")
+    caller_queued_max: int = Field(default=2_000, gt=0, description="runs of one caller that wait to begin")
     replay_gap_s_max: float = Field(default=10.0, gt=0, description="a paced replay never pauses longer than this")
     states_max: int = Field(default=512, gt=0, description="folded states kept in memory")
     state_bytes_max: int = Field(default=134_217_728, gt=0, description="about the bytes of all folded states together")

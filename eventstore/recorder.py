@@ -76,6 +76,8 @@ class RunWriter:
         self.fault: EventStoreError | None = None
         self.cancel = asyncio.Event()
         self.last_us = 0
+        self.events_max: int | None = None  # `full` is set once the log holds as many
+        self.full = asyncio.Event()
         self._clock_us = clock_us
         self._wake = wake
         self._metrics = metrics or RecorderMetrics()
@@ -158,6 +160,8 @@ class RunWriter:
             assert answer.recorded_us is not None
             self.last_us = answer.recorded_us
             if batch.events:
+                if self.events_max is not None and (answer.last_seq or 0) >= self.events_max:
+                    self.full.set()
                 self._batch_no = batch.batch_no
                 done, self._waiting = self._waiting[: len(batch.events)], self._waiting[len(batch.events) :]
                 for seq, entry in enumerate(done, start=answer.first_seq):

@@ -1,18 +1,24 @@
-"""The commands for whoever writes workflows: a new one, and a look at one."""
+"""The commands for whoever writes workflows: a new one, a look at one, and a run of one to keep."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
+from eventstore.database import async_engine
 from eventstore.workflow_folders import CODE, SETTING, FolderError, workflow_folders
+from ops import golden
 from ops.exits import EPILOG, FAILED, USAGE, Complaint
 from ops.printable import as_json
-from ops.reading import AsJson
+from ops.reading import AsJson, Data, RunId
 from ops.scaffold import new_workflow
+from ops.up import database_complaint
 from worker.lint.check import Report, check_file, check_folder
 from worker.lint.finding import Finding
 from worker.loading import NotTaken, load_workflow
@@ -22,10 +28,12 @@ INSTEAD: Final = "mend it; a worker refuses to start with it"
 
 Name = Annotated[str, typer.Argument(help="Lower case letters, digits and _.")]
 In = Annotated[Path, typer.Option("--in", help="The folder to make it in.", show_default="this one")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder of golden runs.")]
+FileName = Annotated[str | None, typer.Option("--name", help="The file's name.", show_default="the run's id")]
 RulesOnly = Annotated[bool, typer.Option("--rules-only", help="Read the source only; import nothing of it.")]
 
 
-def add_to(app: typer.Typer, this_command: Callable[[], str]) -> None:
+def add_to(app: typer.Typer, this_command: Callable[[], str], database_url: Callable[[Path | None], str]) -> None:
     """Add the commands."""
 
     @app.command("new-workflow", epilog=EPILOG)
@@ -45,6 +53,32 @@ def add_to(app: typer.Typer, this_command: Callable[[], str]) -> None:
         report = looked_at(what, rules_only=rules_only)
         print(as_json(_plain(report)) if json else _told(report))
         raise typer.Exit(0 if report.ok else FAILED)
+
+    @app.command("export-golden", epilog=EPILOG)
+    def export(run_id: RunId, out: Out = Path("golden"), name: FileName = None, data: Data = None) -> None:
+        """Write a run that has ended to a file, to be replayed against the workflow's code of every later day."""
+        print(exported(database_url(data), run_id, out, name))
+
+
+def exported(database_url: str, run_id: str, out: Path, name: str | None) -> Path:
+    """The file that was written."""
+    try:
+        known = UUID(run_id)
+    except ValueError as fault:
+        raise Complaint(f"{run_id} is no run's id", USAGE) from fault
+
+    async def export() -> Path:
+        engine = async_engine(database_url, application="runwire-golden", role="runwire_worker", pool_size=1)
+        try:
+            async with engine.connect() as connection:
+                return await golden.export(connection, known, out, name)
+        finally:
+            await engine.dispose()
+
+    try:
+        return asyncio.run(export())
+    except SQLAlchemyError as fault:
+        raise database_complaint(fault) from fault
 
 
 def looked_at(what: str, *, rules_only: bool) -> Report:

@@ -236,4 +236,4 @@ def _become(module: str, environ: dict[str, str]) -> NoReturn:
     os.execve(argv[0], argv, {**os.environ, **environ})  # noqa: S606
 
 
-authoring.add_to(app, this_command)
+authoring.add_to(app, this_command, lambda data: _servers(data)["RUNWIRE_DATABASE_URL"])

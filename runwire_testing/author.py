@@ -3,15 +3,22 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import orjson
+from pydantic import BaseModel
 
-from eventstore.domain.lifecycle import TERMINAL_TYPES
-from eventstore.domain.record import Fact
-from runwire_testing.bench import Workbench
-from runwire_testing.ending import Ended, difference, ended, repeated
+from eventstore.domain.events import CancelRequested, Decision, Person
+from eventstore.domain.lifecycle import TERMINAL_STATUSES, TERMINAL_TYPES
+from eventstore.domain.record import Fact, Recorded
+from eventstore.domain.run import fold
+from ops.golden import export, golden_runs
+from runwire_testing.bench import ADA, Workbench
+from runwire_testing.clock import Clock
+from runwire_testing.ending import Ended, difference, ended, repeated, stopped_in_order
+from runwire_testing.golden import partial_on_every_prefix, replayed
 from runwire_testing.model import Cut, ScriptedModel, WatchedModel
 from worker.declare import Workflow
 from worker.llm.model import Model
@@ -21,6 +28,7 @@ T = TypeVar("T")
 DEADLINE_S: Final = 30.0
 LOOK_S: Final = 0.005
 AT_ONCE: Final = 8
+ANSWER_FIELDS: Final = ("key", "place", "args", "under", "attempt")
 
 
 class Author:
@@ -28,6 +36,7 @@ class Author:
 
     def __init__(self, bench: Workbench, model: ScriptedModel, upstream: Model) -> None:
         self.model = model
+        self.clock: Clock = bench.clock
         self._bench = bench
         self._upstream = upstream
         self._runs: list[AuthorRun] = []
@@ -62,6 +71,17 @@ class Author:
         for run in self._runs:
             await run.same_fold_when_replayed()
 
+    async def same_golden_runs(self, folder: Path) -> int:
+        """Replay each run that was exported to this folder against today's code, with everything outside forbidden, and
+        make the partial result of each of its beginnings. How many runs there were is told."""
+        files = golden_runs(folder)
+        for file, golden in files.items():
+            workflow = self._bench.workflows.get(golden.workflow)
+            assert workflow is not None, f"{file}: there is no workflow {golden.workflow} any more"
+            problem = await replayed(workflow, golden) or partial_on_every_prefix(workflow, golden.facts)
+            assert problem is None, f"{file}, replayed against version {workflow.version}: {problem}"
+        return len(files)
+
     def forget(self) -> None:
         """Hold nothing against the runs so far: for a test of what a broken workflow does."""
         self._runs.clear()
@@ -93,7 +113,15 @@ class AuthorRun:
     async def begin(self) -> None:
         """Accept it, and let a worker have it."""
         self.run_id = await self._bench.open(self._workflow, self._value, self._limits)
-        self._task = asyncio.create_task(self._bench.carry(self.run_id, self._model))
+        self._task = asyncio.create_task(self._go())
+
+    async def _go(self) -> None:
+        """Be carried, and again each time that what it waits for may have come."""
+        while True:
+            await self._bench.carry(self.run_id, self._model)
+            if (await self._bench.head(self.run_id)).status in TERMINAL_STATUSES:
+                return
+            await asyncio.sleep(LOOK_S)
 
     async def until(self, type_: str, **fields: Any) -> Fact:
         """Wait until the log holds an event of this type with these fields."""
@@ -109,7 +137,27 @@ class AuthorRun:
 
     async def cancel(self, reason: str = "the test has seen enough") -> None:
         """Ask the run to stop."""
-        await self._bench.cancel(self.run_id, reason)
+        await self._bench.say(self.run_id, CancelRequested(by=ADA, reason=reason))
+
+    async def answer(
+        self, name: str, said: str | BaseModel | Mapping[str, Any], *, by: str = ADA.subject, note: str | None = None
+    ) -> None:
+        """Answer a question of this name, once it is asked: with one of its choices, or with what it asks for."""
+        seq = (await self.until("escalation", name=name)).seq
+        asked = [fact for fact in await self._bench.facts(self.run_id) if fact.seq >= seq]
+        given = {fact.data["escalation"] for fact in asked if fact.type == "decision"}
+        still = [fact for fact in asked if fact.type == "escalation" and fact.data["name"] == name]
+        question = next((fact for fact in still if fact.seq not in given), still[-1])
+        choices = question.data.get("choices", [])
+        if bool(choices) != isinstance(said, str) or (choices and said not in choices):
+            wanted = f"one of {', '.join(choices)}" if choices else "a value for the model that it names"
+            raise AssertionError(f"the question {name} takes {wanted}, and was given {said!r}")
+        value = said.model_dump(mode="json") if isinstance(said, BaseModel) else said
+        how: dict[str, Any] = {"choice": value} if choices else {"answer": value}
+        verdict = await self._bench.say(
+            self.run_id, _decision(question, by=Person(subject=by, role="user"), note=note, **how)
+        )
+        assert verdict == "ok", f"the answer to {name} came to nothing: {verdict}"
 
     async def end(self) -> Ended:
         """Wait for the end."""
@@ -153,6 +201,36 @@ class AuthorRun:
         await self._all(one, cuts, lambda cut: f"cut after piece {cut.after_pieces} of {cut.asked.pieces}")
         return len(cuts)
 
+    async def cancelled_after_every_append(self, *, every: int = 1) -> int:
+        """Run it again for each event of its log, asked to stop right after that one was stored. How often is told.
+
+        Each ends exactly once, as cancelled unless it had ended before; nothing is said after the stop was seen; and
+        the partial result is what the workflow's own assembler makes of the log.
+        """
+        expected, recorded = await self._finished()
+        places = range(1, len(recorded), every)
+
+        async def one(place: int) -> str | None:
+            run_id = await self._again()
+
+            async def cancel() -> None:
+                await self._bench.say(run_id, CancelRequested(by=ADA, reason="the test stops every run"))
+
+            if place == 1:
+                await cancel()
+            else:
+                self._bench.recorder.once[run_id] = (place, cancel)
+            told = await self._carried(run_id, WatchedModel(self._upstream, self._script))
+            return stopped_in_order(self._workflow, expected, told)
+
+        await self._all(one, places, lambda place: f"cancelled when event {place} was stored")
+        return len(places)
+
+    async def export_golden(self, folder: Path, name: str) -> Path:
+        """Write this run, which must have ended, as `runwire export-golden` does."""
+        async with self._bench.worker.connect() as connection:
+            return await export(connection, self.run_id, folder, name)
+
     async def same_fold_when_replayed(self) -> None:
         """Go through the code once more with nothing but the log: whoever asks the world again has not read its log."""
         facts = await self._bench.facts(self.run_id)
@@ -173,7 +251,7 @@ class AuthorRun:
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _finished(self) -> "tuple[Ended, list[Any]]":
+    async def _finished(self) -> tuple[Ended, list[Recorded]]:
         expected = await self.end()
         self._script.heal()
         assert expected.status != "cancelled", "a cancelled run ends where the stop caught it"
@@ -185,21 +263,48 @@ class AuthorRun:
         return await self._bench.open(self._workflow, self._value, {**self._limits, "attempts_max": attempts})
 
     async def _carried(self, run_id: UUID, model: WatchedModel) -> Ended:
+        """To its end; what it asks on the way is answered as the first run was answered."""
         async with asyncio.timeout(DEADLINE_S):
-            await self._bench.carry(run_id, model, known_as=self.run_id)
-        return ended(await self._bench.facts(run_id))
+            while True:
+                await self._bench.carry(run_id, model, known_as=self.run_id)
+                facts = await self._bench.facts(run_id)
+                if facts[-1].type in TERMINAL_TYPES:
+                    return ended(facts)
+                await self._given_as_before(run_id, facts)
+
+    async def _given_as_before(self, run_id: UUID, facts: list[Fact]) -> None:
+        """A copy waits: give it the answer that the first run got, or let the time pass that it sleeps."""
+        before = fold(await self._bench.facts(self.run_id)).questions.values()
+        answers = {one["key"]: one["decision"] for one in before if "decision" in one}
+        for seq, question in fold(facts).questions.items():
+            if "decision" not in question and (answer := answers.get(question["key"])) is not None:
+                body = {name: value for name, value in answer.items() if name != "seq"}
+                await self._bench.say(run_id, Decision.model_validate({**body, "escalation": seq}))
+        risen = {fact.data["key"] for fact in facts if fact.type == "step" and fact.data["status"] != "intent"}
+        for fact in facts:
+            if fact.type == "step" and fact.data.get("wait_s") is not None and fact.data["key"] not in risen:
+                await self._bench.clock.to(fact.at_us + round(fact.data["wait_s"] * 1e6))
+        await asyncio.sleep(LOOK_S)
 
     async def _all(
         self, one: Callable[[T], Awaitable[str | None]], wanted: Sequence[T], named: Callable[[T], str]
     ) -> None:
-        """Several at once; the first difference by place is told."""
-        room = asyncio.Semaphore(AT_ONCE)
+        """Several at once, or one by one where time must pass, as it passes for all. The first difference is told."""
+        asleep = any(fact.data.get("wait_s") for fact in await self._bench.facts(self.run_id) if fact.type == "step")
+        room = asyncio.Semaphore(1 if asleep else AT_ONCE)
 
         async def bounded(each: T) -> str | None:
             async with room:
                 return await one(each)
 
-        for each, broken in zip(wanted, await asyncio.gather(*map(bounded, wanted)), strict=True):
+        tasks = [asyncio.create_task(bounded(each)) for each in wanted]
+        try:
+            told = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        for each, broken in zip(wanted, told, strict=True):
             assert broken is None, f"{self._workflow.name}, {named(each)}: {broken}"
 
     async def _wait(self, look: Callable[[], Awaitable[T | None]], what: str) -> T:
@@ -209,6 +314,11 @@ class AuthorRun:
             assert loop.time() < deadline, f"waited {DEADLINE_S:g} s for {what}"
             await asyncio.sleep(LOOK_S)
         return found
+
+
+def _decision(question: Fact, **more: Any) -> Decision:
+    closing = {name: question.data[name] for name in ANSWER_FIELDS if name in question.data}
+    return Decision(escalation=question.seq, because="answered", **closing, **more)
 
 
 def _has(fact: Fact, fields: Mapping[str, Any]) -> bool:

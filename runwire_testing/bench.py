@@ -1,23 +1,25 @@
-"""One test's worker: opens runs, carries them, copies what a log holds into a run whose owner is gone."""
+"""One test's worker: opens runs, carries them, says what a person says, copies a log into a run whose owner is gone."""
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from itertools import groupby
 from typing import Any
 from uuid import UUID
 
 import orjson
-import uuid_utils.compat
 from pydantic import BaseModel
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import catalogue, log
-from eventstore.domain.events import Accepted, CancelRequested, Person, PolicyRef, new_event
+from eventstore.domain.events import Accepted, Body, Person, PolicyRef, new_event
+from eventstore.domain.lifecycle import CONTROL_TYPES
 from eventstore.domain.record import Fact, NewEvent, Recorded
-from eventstore.recorder import Recorder
+from eventstore.recorder import Recorder, RunWriter
+from runwire_testing.clock import Clock
 from runwire_testing.model import WatchedModel
 from worker.declare import Workflow
 from worker.llm.retrying import RetryPolicy
@@ -36,6 +38,22 @@ def clock_us() -> int:
     return time.time_ns() // 1_000
 
 
+class WatchedRecorder(Recorder):
+    """A recorder that lets something happen right after a run's log has come to a place, before anything else."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.once: dict[UUID, tuple[int, Callable[[], Awaitable[None]]]] = {}
+
+    async def _send(self, group: list[tuple[RunWriter, log.Batch]]) -> None:
+        await super()._send(group)
+        for writer, batch in group:
+            place, act = self.once.get(writer.run_id, (0, None))
+            if act is not None and batch.events and self._moved.get(writer.run_id, 0) >= place:
+                del self.once[writer.run_id]
+                await act()
+
+
 @dataclass(frozen=True, slots=True)
 class Workbench:
     """Everything that the runs of one test are carried with."""
@@ -45,7 +63,8 @@ class Workbench:
     redis: Redis
     tenant: UUID
     workflows: dict[str, Workflow]
-    recorder: Recorder
+    recorder: WatchedRecorder
+    clock: Clock
     handover: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def open(self, workflow: Workflow, value: Mapping[str, Any], limits: Mapping[str, Any]) -> UUID:
@@ -65,7 +84,7 @@ class Workbench:
             trace_id="0" * 32,
         )
         submission = catalogue.Submission(
-            run_id=uuid_utils.compat.uuid7(),
+            run_id=self.clock.run_id(),
             tenant_id=self.tenant,
             subject=ADA.subject,
             workflow=workflow.name,
@@ -97,11 +116,19 @@ class Workbench:
         )
         await advance(bench, run_id, self.handover)
 
-    async def cancel(self, run_id: UUID, reason: str) -> None:
-        """Ask a run to stop, as the API would."""
+    async def say(self, run_id: UUID, body: Body) -> str:
+        """Store what a person asks for or decides, as the API would; the log's verdict."""
         async with self.api.begin() as connection:
-            await log.control(connection, run_id, new_event(CancelRequested(by=ADA, reason=reason), clock_us()))
+            told = await log.control(connection, run_id, new_event(body, clock_us()))
         self.recorder.nudge(run_id)
+        return told.verdict
+
+    async def head(self, run_id: UUID) -> log.Head:
+        """Where a run's log stands."""
+        async with self.worker.connect() as connection:
+            found = await log.head(connection, run_id)
+        assert found is not None
+        return found
 
     async def facts(self, run_id: UUID) -> list[Fact]:
         return await read_facts(self.worker, run_id)
@@ -121,14 +148,26 @@ class Workbench:
         async with self.worker.begin() as connection:
             claim = await log.claim(connection, run_id, "author-tests", LEASE_S)
         assert claim.epoch is not None
-        events = [NewEvent(each.type, each.version, each.occurred_us, each.body) for each in recorded]
-        for number, first in enumerate(range(0, len(events), BATCH_EVENTS), start=1):
-            batch = log.Batch(run_id, claim.epoch, number, events[first : first + BATCH_EVENTS])
-            async with self.worker.begin() as connection:
-                [told] = await log.append(connection, [batch], LEASE_S)
-            assert told.verdict == "ok", told.verdict
+        number = 0
+        for controls, some in groupby(recorded, lambda each: each.type in CONTROL_TYPES):
+            events = [NewEvent(each.type, each.version, each.occurred_us, each.body) for each in some]
+            if controls:
+                async with self.api.begin() as connection:
+                    for event in events:
+                        said = await log.control(connection, run_id, event)
+                        assert said.verdict == "ok", said.verdict
+                continue
+            for batch in _batched(events):
+                number += 1
+                async with self.worker.begin() as connection:
+                    [told] = await log.append(connection, [log.Batch(run_id, claim.epoch, number, batch)], LEASE_S)
+                assert told.verdict == "ok", told.verdict
         async with self.worker.begin() as connection:
             await log.release(connection, run_id, claim.epoch)
+
+
+def _batched(events: Sequence[NewEvent]) -> Iterator[Sequence[NewEvent]]:
+    return (events[first : first + BATCH_EVENTS] for first in range(0, len(events), BATCH_EVENTS))
 
 
 def _telling(workflow: Workflow, run_id: UUID) -> Workflow:

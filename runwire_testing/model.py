@@ -1,13 +1,14 @@
 """The model of an author's tests: it says what a script says, fails where a test wants it to, and guesses nothing."""
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from worker.llm.model import Model, ModelEnd, ModelFault, ModelRequest, Piece
 from worker.llm.scripted_faults import Fault
-from worker.llm.scripted_rules import NO_RULE, Rule, answer, prompt_text
+from worker.llm.scripted_rules import NO_RULE, Rule, ScriptedCall, answered, prompt_text
 from worker.llm.scripted_server import ScriptedServer
 
 SHOWN_CHARS = 600
@@ -23,17 +24,30 @@ class ScriptedModel:
         self.unscripted: list[str] = []
         self._tell()
 
-    def say(self, when: str, text: str, *, reasoning: str = "", finish: str | None = None) -> None:
-        """Answer prompts like this with this text; what was said last in a test comes before all else."""
+    def say(
+        self,
+        when: str,
+        text: str,
+        *,
+        reasoning: str = "",
+        finish: str | None = None,
+        calls: Sequence[tuple[str, Mapping[str, Any]]] = (),
+        cut_at: int | None = None,
+    ) -> None:
+        """Answer prompts like this with this text, and with calls of tools: each a name and its arguments. What was
+        said last in a test comes before all else. With `cut_at` the first answer breaks off after so many pieces."""
         rule = Rule(
             name=f"said by the test: {when}",
             when=(when,),
             reasoning=reasoning,
             say=text,
             finish=finish,
+            tool_calls=tuple(ScriptedCall(name=name, arguments=dict(arguments)) for name, arguments in calls),
         )
         self._said.insert(0, rule)
         self._tell()
+        if cut_at is not None:
+            self.cut(when, after_pieces=cut_at)
 
     def cut(self, when: str, *, after_pieces: int, times: int = 1) -> None:
         """Break the connection of the next answers to prompts like this, after so many pieces."""
@@ -54,7 +68,7 @@ class ScriptedModel:
     def knows(self, request: ModelRequest) -> bool:
         """Whether a script answers this; if not, it is kept for the test's end."""
         prompt = prompt_text(request.messages)
-        if answer(self._rules, prompt, str(request.messages[-1].get("role"))).rule != NO_RULE:
+        if answered(self._rules, request.messages).rule != NO_RULE:
             return True
         self.unscripted.append(prompt[-SHOWN_CHARS:])
         return False

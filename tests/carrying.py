@@ -1,13 +1,13 @@
 """Carries workflows over a log in memory: owners that die after any append, streams that break at any piece."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from eventstore import log
 from eventstore.domain import events
@@ -19,7 +19,8 @@ from tests.histories import RUN
 from tests.writing import NOW_US, accepted
 from worker.declare import Workflow
 from worker.history import read_history
-from worker.llm.model import ModelEnd, ModelFault, ModelRequest, Piece, TextPiece
+from worker.llm.continuing import ContinueBy
+from worker.llm.model import ModelEnd, ModelFault, ModelRequest, Piece, TextPiece, ToolCallPiece
 from worker.llm.retrying import RetryPolicy
 from worker.run import Run
 from worker.runner import carry_out, superseding
@@ -66,18 +67,23 @@ def declared(
 class Scripted:
     """A model that says for each question what a script has for it, and breaks where it is told to."""
 
-    def __init__(self, script: Mapping[str, list[str]], rng: Random | None = None) -> None:
+    def __init__(self, script: Mapping[str, Sequence[str | ToolCallPiece]], rng: Random | None = None) -> None:
         self.script = script
         self.asked: list[str] = []
+        self.requests: list[ModelRequest] = []
         self.closed: list[str] = []
-        self.before: dict[str, list[list[str]]] = {}  # what it says at first, before it says what the script has
+        self.before: dict[
+            str, list[list[str | ToolCallPiece]]
+        ] = {}  # what it says at first, before it says what the script has
         self.cuts: dict[str, list[int]] = {}  # per question: how many pieces each of its first attempts says
+        self.finish: dict[str, str] = {}
         self.hang: asyncio.Event | None = None
         self._rng = rng
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Piece | ModelEnd, None]:
         question = str(request.messages[-1]["content"])
         self.asked.append(question)
+        self.requests.append(request)
         pieces = self.before[question].pop(0) if self.before.get(question) else self.script[question]
         cuts = self.cuts.get(question)
         cut = cuts.pop(0) if cuts else None
@@ -87,12 +93,15 @@ class Scripted:
                     raise ModelFault("stream_incomplete", "It broke.", retryable=True)
                 for _ in range(self._rng.randrange(4) if self._rng else 1):
                     await asyncio.sleep(0)
-                yield TextPiece(piece)
+                yield TextPiece(piece) if isinstance(piece, str) else piece
             if cut is not None and cut >= len(pieces):
                 raise ModelFault("stream_incomplete", "It broke.", retryable=True)
             if self.hang is not None:
                 await self.hang.wait()
-            yield ModelEnd("stop", "stop", None, None, None, None, None, 0.0, len(pieces))
+            finish = self.finish.get(question) or (
+                "stop" if all(isinstance(piece, str) for piece in pieces) else "tool_calls"
+            )
+            yield ModelEnd(finish, finish, None, None, None, None, None, 0.0, len(pieces))
         finally:
             self.closed.append(question)
 
@@ -112,6 +121,9 @@ class Carried:
     work: Work | None = None
     own: "asyncio.Task[BaseException | None] | None" = None
     retries: RetryPolicy = SOON
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    continue_by: ContinueBy = "ask"
+    secrets: Mapping[str, SecretStr] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.add(events.new_event(accepted().model_copy(update={"workflow_version": self.workflow.version}), NOW_US))
@@ -129,6 +141,7 @@ class Carried:
     async def carry(self, die_at: int | None = None, workflow: Workflow | None = None) -> BaseException | None:
         """Let an owner carry the run, until it ends or `die_at` is stored; answers how the code ended, if badly."""
         self.epoch += 1
+        self.begun.clear()
         dirty, died = asyncio.Event(), asyncio.Event()
         writer = RunWriter(RUN, self.epoch, lambda: NOW_US, dirty.set)
         store = asyncio.create_task(self._store(writer, dirty, died, die_at))
@@ -159,7 +172,8 @@ class Carried:
         for body in superseding(history):
             writer.push(body)
         await writer.flush()
-        provider = Provider(self.model, "scripted", self.retries)
+        history.begin(writer.last_us)
+        provider = Provider(self.model, "scripted", self.retries, continue_by=self.continue_by)
         graces = Graces(clean_up_s=0.2, effect_s=0.2)
         work = Work(
             workflow,
@@ -170,8 +184,10 @@ class Carried:
             attempt=self.epoch,
             asked=read_asked(self.facts),
             graces=graces,
+            secrets=self.secrets,
         )
         self.work = work
+        self.begun.set()
         try:
             output = await carry_out(work, Nothing())
         except WorkflowFailed as fault:

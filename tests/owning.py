@@ -32,7 +32,9 @@ class Owner:
                 await task
 
 
-def new_owner(engine: AsyncEngine, redis: Redis, model: Any, settings: WorkerSettings | None = None) -> Owner:
+def new_owner(
+    engine: AsyncEngine, redis: Redis, model: Any, settings: WorkerSettings | None = None, **more: Any
+) -> Owner:
     """A process that carries runs on this database."""
     recorder = Recorder(engine, redis, lease_s=600, heartbeat_s=1, clock_us=clock_us)
     bench = Bench(
@@ -46,6 +48,7 @@ def new_owner(engine: AsyncEngine, redis: Redis, model: Any, settings: WorkerSet
         lease_s=600,
         owner="test",
         clock_us=clock_us,
+        **more,
     )
     return Owner(bench, asyncio.create_task(recorder.run()))
 

@@ -20,6 +20,7 @@ from eventstore.domain.lifecycle import TERMINAL_TYPES
 from eventstore.domain.record import Fact
 from eventstore.domain.run import RunState, fold
 from tests.writing import NOW_US
+from worker.declare import Workflow
 from worker.registry import WORKFLOWS
 from worker.runner import read_facts
 from worker.workflows import contract_review
@@ -75,11 +76,11 @@ class Runs:
         self.engine = api
         self._tenant = tenant
 
-    async def submit(self, workflow: str, value: Mapping[str, Any], **limits: Any) -> UUID:
-        declared = WORKFLOWS[workflow]
+    async def submit(self, workflow: str | Workflow, value: Mapping[str, Any], **limits: Any) -> UUID:
+        declared = WORKFLOWS[workflow] if isinstance(workflow, str) else workflow
         body = orjson.dumps(value)
         accepted = Accepted(
-            workflow=workflow,
+            workflow=declared.name,
             workflow_version=declared.version,
             title="A run",
             input_digest=sha256(body).hexdigest(),
@@ -95,7 +96,7 @@ class Runs:
             run_id=uuid_utils.compat.uuid7(),
             tenant_id=self._tenant,
             subject="ada",
-            workflow=workflow,
+            workflow=declared.name,
             title="A run",
             idempotency_key=None,
             body_digest=b"",

@@ -13,7 +13,7 @@ from api.figures import ApiFigures
 from api.settings import ApiSettings
 from eventstore import partitions, vitals
 from eventstore.metrics import RecorderMetrics, SealerMetrics, new_registry
-from eventstore.settings import SealSettings
+from eventstore.settings import SealSettings, StoreSettings
 from worker import metrics as carrying
 from worker.llm.settings import ModelSettings
 from worker.metrics import WorkerMetrics
@@ -35,6 +35,8 @@ THRESHOLDS: dict[str, float] = {
     "EventsUnsealed": vitals.UNSEALED_ALARM_S,
     "CheckpointNotWritten": vitals.UNSEALED_ALARM_S,
     "WalkBehind": vitals.UNWALKED_ALARM_S,
+    "RunsWaitLong": vitals.QUEUED_ALARM_S,
+    "VersionUncovered": vitals.UNCOVERED_ALARM_S,
     "StreamsDrop": figures.DROPPED_ALARM,
     "StreamsDropOffTarget": figures.DROPPED_TARGET,
     "ModelLimitsFull": carrying.MODEL_GIVE_UP_ALARM,
@@ -96,7 +98,11 @@ def test_the_list_of_metrics_is_the_registry_of_each_process(section: str) -> No
 
 def settings() -> set[str]:
     """Every setting of every process, without its prefix."""
-    plain = {name.upper() for each in (ApiSettings, WorkerSettings, SealSettings) for name in each.model_fields}
+    plain = {
+        name.upper()
+        for each in (ApiSettings, StoreSettings, WorkerSettings, SealSettings)
+        for name in each.model_fields
+    }
     aliases = re.findall(
         r"RUNWIRE_(\w+)", repr([field.validation_alias for field in ModelSettings.model_fields.values()])
     )

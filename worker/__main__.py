@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
 import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import structlog
 import uvloop
@@ -22,6 +24,7 @@ from eventstore.database import async_engine
 from eventstore.handoff import Handoff
 from eventstore.metrics import RecorderMetrics, new_registry
 from eventstore.pauses import keep_pauses_short
+from eventstore.queue import Bounds
 from eventstore.recorder import Recorder
 from eventstore.scrape import NoDoor
 from eventstore.settings import StoreSettings
@@ -29,6 +32,8 @@ from worker import actors
 from worker.broker import HintBroker
 from worker.declare import Workflow
 from worker.host import Host
+from worker.limits import under
+from worker.llm.prices import own_prices, read_prices
 from worker.llm.provider import create_model
 from worker.llm.rates import rates_of
 from worker.llm.retrying import RetryPolicy
@@ -53,8 +58,8 @@ def clock_us() -> int:
 
 
 def owner() -> str:
-    """Under which name this process owns runs."""
-    return f"{socket.gethostname()}/{os.getpid()}"
+    """A name to own runs under. In a container every process is the first one: chance tells it from the one before."""
+    return f"{socket.gethostname()}/{secrets.token_hex(3)}/{os.getpid()}"
 
 
 async def register(engine: AsyncEngine, workflows: Iterable[Workflow], wait_s: float) -> None:
@@ -65,7 +70,12 @@ async def register(engine: AsyncEngine, workflows: Iterable[Workflow], wait_s: f
             async with engine.begin() as connection:
                 for workflow in workflows:
                     registered = catalogue.Registered(
-                        workflow.name, workflow.version, workflow.manifest().model_dump(mode="json")
+                        workflow.name,
+                        workflow.version,
+                        workflow.manifest().model_dump(mode="json"),
+                        workflow.runs_max,
+                        workflow.on_gap,
+                        workflow.version_wait_s,
                     )
                     await catalogue.register(connection, registered)
         except (SQLAlchemyError, OSError) as fault:
@@ -79,7 +89,10 @@ async def register(engine: AsyncEngine, workflows: Iterable[Workflow], wait_s: f
 
 async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSettings) -> None:
     """Carry runs until told to stop."""
-    workflows = known_workflows(settings.workflows)
+    workflows = {
+        name: replace(workflow, limits=under(settings.ceilings, workflow.limits))
+        for name, workflow in known_workflows(settings.workflows).items()
+    }
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -93,7 +106,8 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         stack.push_async_callback(engine.dispose)
         redis = wakeups.connect(redis_url)
         stack.push_async_callback(redis.aclose)
-        rates = rates_of(models, redis, Neighbours(engine, owner()).live, carried)
+        name = owner()
+        rates = rates_of(models, redis, Neighbours(engine, name).live, carried)
         model = create_model(models, heard=rates.heard)
         stack.push_async_callback(model.aclose)
         handoff = Handoff(redis_url, redis)
@@ -110,13 +124,19 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             workflows=workflows,
             settings=settings,
             lease_s=store.lease_s,
-            owner=owner(),
+            owner=name,
             clock_us=clock_us,
             metrics=carried,
+            continue_by=models.continuing(),
+            hand_over=handoff.hand_over,
+            policies=settings.policies,
+            prices=read_prices(settings.prices) if settings.prices is not None else own_prices(),
             rates=rates,
         )
         broker = HintBroker(redis_url)
-        host = Host(bench, handoff, redis, waiting=broker.waiting, sweep_s=store.sweep_s, forgotten_s=store.forgotten_s)
+        bounds = Bounds(store.tenant_runs_max, store.caller_runs_max)
+        pace = {"sweep_s": store.sweep_s, "queue_wait_s": store.queue_wait_s}
+        host = Host(bench, handoff, redis, hints=broker, bounds=bounds, **pace)
         actors.declare(broker, host)
         queue = Worker(broker, worker_threads=2, worker_timeout=200)
         abandoning = Abandoning(engine, redis, handoff, carried, sweep_s=store.sweep_s, gone_s=store.readers_gone_s)
@@ -131,6 +151,13 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         broker.client.close()
 
 
+async def serve_and_leave() -> None:
+    """Serve, and be gone: what a workflow's code left behind, in a thread or asleep, must not hold this process."""
+    await serve(StoreSettings(), WorkerSettings(), ModelSettings())
+    sys.stderr.flush()
+    os._exit(0)
+
+
 def main() -> int:
     """0 after an orderly stop, 1 with one line when it cannot start."""
     structlog.configure(
@@ -138,7 +165,7 @@ def main() -> int:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
     )
     try:
-        uvloop.run(serve(StoreSettings(), WorkerSettings(), ModelSettings()))
+        uvloop.run(serve_and_leave())
     except (CannotStart, NoDoor, ValidationError, ValueError) as fault:
         print(f"worker: {fault}", file=sys.stderr)
         return 1

@@ -42,6 +42,11 @@ class Reading(Protocol):
         """Whether the stream is closed in the log; the code may still be reading it."""
         ...
 
+    @property
+    def has_news(self) -> bool:
+        """Whether the log has something of it that its reader has not been given yet."""
+        ...
+
     async def leave(self) -> None:
         """The code is done with it, read to its end or not."""
         ...
@@ -85,6 +90,10 @@ class Children(Protocol):
         """Those that have not ended."""
         ...
 
+    async def shut(self) -> None:
+        """The code that opened them has ended: they end as well."""
+        ...
+
 
 class Branch:
     """One line of a run's code."""
@@ -99,8 +108,10 @@ class Branch:
         self.halt: Halt | None = None
         self.open: OpenCall | None = None
         self.readings: list[Reading] = []
+        self.reads: Reading | None = None  # the one of which it waits for the next piece
         self.broken: Broken | None = None
-        self.children: Children | None = None
+        self.groups: list[Children] = []
+        self.joining = False  # whether it waits for branches that it has opened
         self.at_edge = False
         self.waiting = False  # for a person or a time, not for anything that is under way
         self.waits_for: Entry | None = None
@@ -112,9 +123,9 @@ class Branch:
         """The branch's code is about to run again from its beginning."""
         self.place, self.now_us = 0, self._began_us
         self.occurrences, self._paths = Counter(), Counter()
-        self.halt, self.broken, self.children, self.open = None, None, None, None
-        self.readings = []
-        self.at_edge, self.waits_for = False, None
+        self.halt, self.broken, self.open = None, None, None
+        self.readings, self.reads, self.groups = [], None, []
+        self.joining, self.at_edge, self.waits_for = False, False, None
 
     def named(self, name: str) -> str:
         """The name of something in this branch."""
@@ -158,26 +169,30 @@ class Branch:
         try:
             yield
         finally:
-            self._doing, self.at_edge, self.waits_for = None, False, None
+            self._doing, self.at_edge, self.waits_for, self.reads = None, False, None, None
 
     def at_rest(self) -> bool:
         """Whether this branch waits for something outside, itself or in all that runs below it."""
-        if self.at_edge:
-            return self.waits_for is None or self.waits_for.seq is None
-        return self.children is not None and self.children.at_rest()
+        there = (self.waits_for is not None and self.waits_for.seq is not None) or (
+            self.reads is not None and self.reads.has_news
+        )
+        own = not there if self.at_edge else self.joining
+        return own and all(group.at_rest() for group in self.groups)
 
     def all_wait(self) -> bool:
         """Whether nothing is under way here or below: all of it waits for a person or a time."""
         if any(not reading.ended for reading in self.readings):
             return False
-        below = [*self.children.branches()] if self.children is not None else []
-        return self.waiting or (bool(below) and all(not each.ended and each.all_wait() for each in below))
+        below = [branch for group in self.groups for branch in group.branches()]
+        if self.waiting:  # what has ended below changes nothing before the wait is over
+            return all(each.ended or each.all_wait() for each in below)
+        return self.joining and bool(below) and all(not each.ended and each.all_wait() for each in below)
 
     def all_below(self) -> "Iterator[Branch]":
         """This branch and every living one below it."""
         yield self
-        if self.children is not None:
-            for child in self.children.branches():
+        for group in self.groups:
+            for child in group.branches():
                 yield from child.all_below()
 
 

@@ -16,8 +16,11 @@ from eventstore.domain.manifest import Manifest, Sample
 from eventstore.domain.run import RunState
 from eventstore.domain.transcript import section_text
 from worker.digests import folder_digest
+from worker.limits import declared_limits
 
 NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+REVIEWER: Final = "reviewer"
+APPROVE_S: Final = 7 * 86_400.0
 
 
 logger = structlog.get_logger(__name__)
@@ -65,21 +68,45 @@ class CancelAfter:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """Something outside that a workflow may ask. Only `shown` arguments are ever disclosed to a user."""
+    """Something outside that a workflow or its model may ask. Only `shown` arguments are ever disclosed to a user."""
 
     name: str
     fn: Callable[..., Awaitable[Any]]
     timeout_s: float
     shown: tuple[str, ...]
+    reads_only: bool = False
+    effect: bool = False
+    approve: str | None = None  # whom to ask before each call
+    approve_s: float = APPROVE_S
 
 
-def tool(*, timeout_s: float = 10.0, shown: tuple[str, ...] = ()) -> Callable[[Callable[..., Awaitable[Any]]], Tool]:
-    """Make an async function a tool."""
+def tool(
+    *,
+    timeout_s: float = 10.0,
+    shown: tuple[str, ...] = (),
+    reads_only: bool = False,
+    effect: bool = False,
+    approve: bool | str = False,
+    approve_s: float = APPROVE_S,
+) -> Callable[[Callable[..., Awaitable[Any]]], Tool]:
+    """Make an async function a tool, for the workflow's code and for its model.
+
+    `reads_only`: it changes nothing outside, so calls of it may run beside each other. `effect`: it must not happen
+    twice outside: the intent is stored first, and whoever finds one without an outcome calls again with the same
+    idempotency key. `approve`: a person is asked before each call, a reviewer or whom it names; nobody's word for
+    `approve_s` seconds is a no.
+    """
 
     def declare(fn: Callable[..., Awaitable[Any]]) -> Tool:
+        name = fn.__name__
         if unknown := set(shown) - set(inspect.signature(fn).parameters):
-            raise ValueError(f"tool {fn.__name__}: shown names no parameter: {', '.join(sorted(unknown))}")
-        return Tool(fn.__name__, fn, timeout_s, shown)
+            raise ValueError(f"tool {name}: shown names no parameter: {', '.join(sorted(unknown))}")
+        if reads_only and effect:
+            raise ValueError(f"tool {name}: what only reads has no effect; say one of reads_only and effect")
+        if timeout_s <= 0 or approve_s <= 0:
+            raise ValueError(f"tool {name}: timeout_s and approve_s are seconds, more than 0")
+        to = REVIEWER if approve is True else approve or None
+        return Tool(name, fn, timeout_s, shown, reads_only, effect, to, approve_s)
 
     return declare
 
@@ -102,7 +129,16 @@ class Workflow:
     fn: Callable[..., Awaitable[BaseModel]]
     folder: Path
     code: str = field(default="")
+    resumes: tuple[int, ...] = ()
+    runs_max: int | None = None
+    on_gap: Literal["error", "restart"] = "error"
+    version_wait_s: float = 3_600.0
     on_disconnect: OnDisconnect | None = None
+
+    @property
+    def covers(self) -> tuple[int, ...]:
+        """The versions whose runs this code can carry: its own, and those that it says it resumes."""
+        return tuple(sorted({self.version, *self.resumes}))
 
     def milestone(self, label: str) -> tuple[int, Milestone]:
         """The place of a milestone in the plan, counted from 1."""
@@ -143,7 +179,11 @@ def workflow(
     partial: Callable[[RunView], Mapping[str, Any] | BaseModel | None],
     limits: RunLimits | None = None,
     title_field: str | None = None,
-    parallel: int = 8,
+    parallel: int | None = None,
+    resumes: tuple[int, ...] = (),
+    runs_max: int | None = None,
+    on_gap: Literal["error", "restart"] = "error",
+    version_wait_s: float = 3_600.0,
     on_disconnect: Literal["continue"] | CancelAfter = "continue",
 ) -> Callable[[Callable[..., Awaitable[BaseModel]]], Workflow]:
     """Declare a workflow: one async function over `run` and its input."""
@@ -156,8 +196,17 @@ def workflow(
                 raise ValueError(f"{name}: {model.__name__} must forbid extra fields, or typing errors pass unseen")
         if not milestones or len(set(milestones)) != len(milestones):
             raise ValueError(f"{name}: milestones must be named, each once")
-        if parallel < 1:
+        if parallel is not None and parallel < 1:
             raise ValueError(f"{name}: parallel is how many branches run beside each other, at least 1")
+        whole = declared_limits(name, limits)
+        if parallel is not None:
+            whole = whole.model_copy(update={"parallel": parallel})
+        if any(not 0 < other <= version for other in resumes):
+            raise ValueError(
+                f"{name}: resumes names versions whose runs this code can go on with, none above {version}"
+            )
+        if (runs_max is not None and runs_max < 1) or version_wait_s <= 0:
+            raise ValueError(f"{name}: runs_max and version_wait_s must be above 0")
         folder = Path(inspect.getfile(fn)).parent
         return Workflow(
             name=name,
@@ -170,14 +219,18 @@ def workflow(
                 Milestone(state=re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_"), label=label)
                 for label in milestones
             ),
-            limits=limits or RunLimits(run_s=180.0, attempts_max=3),
+            limits=whole,
             partial=partial,
             title_field=title_field,
-            parallel=parallel,
+            parallel=whole.parallel or 1,
             on_disconnect=_on_disconnect(name, on_disconnect),
             fn=fn,
             folder=folder,
             code=folder_digest(folder),
+            resumes=resumes,
+            runs_max=runs_max,
+            on_gap=on_gap,
+            version_wait_s=version_wait_s,
         )
 
     return declare

@@ -15,6 +15,7 @@ from eventstore.domain.run import RunState
 from eventstore.domain.transcript import partial as default_partial
 from worker.declare import RunView, Workflow
 from worker.digests import plain
+from worker.threads import in_thread
 
 E = TypeVar("E", bound=events.Body)
 
@@ -43,7 +44,7 @@ async def assemble(workflow: Workflow, state: RunState, timeout_s: float) -> Ass
     fallback = default_partial(state)
     try:
         async with asyncio.timeout(timeout_s):
-            made = await asyncio.to_thread(workflow.partial, RunView(state))
+            made = await in_thread(workflow.partial, RunView(state))
         if made is not None:
             value = plain(made)
             intake.check(value)

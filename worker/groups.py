@@ -98,7 +98,8 @@ class Group:
 
     async def run(self) -> list[Any]:
         """The values in the order of the jobs; with `collect` a failure stands where the value would."""
-        self._parent.children = self
+        self._parent.groups.append(self)
+        self._parent.joining = True
         stopped: list[Child] = []
         try:
             while self._next < len(self._jobs) or self._living:
@@ -113,13 +114,18 @@ class Group:
             stopped = await self._stop()
             if self._work.halt is None and self._parent.halted() is None:
                 await self._close_open(stopped)
-                self._parent.children = None
+                self._parent.groups.remove(self)
+            self._parent.joining = False
         self._parent.now_us = max([self._parent.now_us, *(child.branch.now_us for child in self._done)])
         return [child.fault or child.value for child in sorted(self._done, key=lambda child: child.index)]
 
-    def _start(self) -> None:
+    async def shut(self) -> None:
+        """`run` has seen to it."""
+
+    def _start(self, born: int = 0) -> None:
         job = self._jobs[self._next]
         child = Child(self._next, Branch(job.path, self._parent, self._parent.now_us))
+        child.branch.last_seq = born
         self._next += 1
         self._living.append(child)
         child.task = asyncio.create_task(self._carry(child, job.code), name=f"branch {job.path}")
@@ -215,6 +221,8 @@ async def live(work: Work, branch: Branch, code: Callable[[Branch], Awaitable[T]
         finally:
             for reading in branch.readings:
                 reading.cut()
+            for group in [*branch.groups]:
+                await group.shut()
         await mend(work, branch)
 
 

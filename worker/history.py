@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from eventstore.domain.events import Usage
 from eventstore.domain.record import Fact
 
 CLOSING: Final = frozenset({"step", "model_call", "tool_result", "finding", "validation", "escalation"})
@@ -57,6 +58,14 @@ class Closed:
     pieces: tuple[str, ...]
     seqs: tuple[Range, ...]
     effect: bool = False  # whether it did something outside that cannot be undone
+    calls: tuple[Fact, ...] = ()  # the tools that a model asked for in it
+
+    @property
+    def kind(self) -> str:
+        """The type of the event that closes it. The intent of a tool is a step's, and says so."""
+        if self.fact.type == "step" and self.fact.data["status"] == "intent":
+            return str((self.fact.data.get("output") or {}).get("of", "step"))
+        return self.fact.type
 
 
 @dataclass(slots=True)
@@ -65,6 +74,8 @@ class Opened:
 
     seqs: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
+    calls: list[Fact] = field(default_factory=list)
+    kept: bool = False  # whoever takes it up goes on after what it has said
 
 
 @dataclass(slots=True)
@@ -83,9 +94,14 @@ class History:
     open: dict[str, Opened] = field(default_factory=dict)
     handovers: int = 0
     started: bool = False
+    began_us: int | None = None  # when its first owner began
     code: str | None = None
     version: int | None = None
     cancel: Fact | None = None
+    at_end: dict[str, Fact] = field(default_factory=dict)  # what is to be done when the run ends, and was not yet
+    cleaned: set[str] = field(default_factory=set)
+    ended: Fact | None = None  # the first thing that was done because the run ends
+    usage: Usage = field(default_factory=Usage)  # all that was spent, what is dead included
 
     def learn(self, fact: Fact) -> None:
         """One more event of the log."""
@@ -93,36 +109,53 @@ class History:
         data = fact.data
         if fact.type in PIECES:
             self._say(data["step"], fact, data["text"] if fact.type == "token" else None)
+            if data.get("resume") == "continue":
+                self.open[data["step"]].kept = True
         elif fact.type == "tool_call":
-            self._say(data["key"], fact, None)
+            # What a model asks for is part of what it says; what the code asks for is a call of its own.
+            self._say(data.get("turn") or data["key"], fact, None)
+            if data.get("turn"):
+                self.open[data["turn"]].calls.append(fact)
         elif fact.type == "step" and data["status"] == "intent":
             self._try(data["key"], data["attempt"])
             self._place(fact)
+            if isinstance(data.get("output"), dict) and data["output"].get("at_end"):
+                self.at_end[data["key"]] = fact
             outside = data.get("wait_s") is None  # a sleep has an intent as well, and can be slept again
             self.intents[data["key"]] = Closed(
                 fact, self.code, self.version, (), ((fact.seq, fact.seq),), effect=outside
             )
         elif fact.type in CLOSING:
             opened = self.open.pop(data["key"], Opened())
-            self.close(fact, tuple(opened.pieces), ranges(opened.seqs))
+            self.close(fact, tuple(opened.pieces), ranges(opened.seqs), tuple(opened.calls))
         elif fact.type == "progress":
             self.milestones[data["key"]] = fact.seq
         elif fact.type == "retry":
             self._retry(fact)
         elif fact.type == "started":
             self.started, self.code, self.version = True, data["code"], data["workflow_version"]
+            self.begin(fact.at_us)
         elif fact.type == "cancel_requested":
             self.cancel = fact
 
-    def close(self, fact: Fact, pieces: tuple[str, ...], said: Sequence[Range]) -> None:
-        """A call has ended, having said these pieces at these places."""
+    def begin(self, at_us: int) -> None:
+        """Its code begins now, unless it began before. From then on its time runs; that in line does not count."""
+        self.began_us = self.began_us or at_us
+
+    def close(self, fact: Fact, pieces: tuple[str, ...], said: Sequence[Range], calls: tuple[Fact, ...] = ()) -> None:
+        """A call has ended, having said these pieces, and asked for these tools, at these places."""
         key = fact.data["key"]
         self.open.pop(key, None)
+        self._spend(fact)
+        if self.at_end.pop(key, None) is not None:  # the code has registered it and never learns what came of it
+            self.ended = self.ended or fact
+            self.cleaned.add(key)
+            return
         intent = self.intents.pop(key, None)
         self._place(fact)
         seqs = joined([*said, *(intent.seqs if intent else ()), (fact.seq, fact.seq)])
         effect = intent is not None and intent.effect
-        self.closed[key] = Closed(fact, self.code, self.version, pieces, tuple(seqs), effect)
+        self.closed[key] = Closed(fact, self.code, self.version, pieces, tuple(seqs), effect, calls)
 
     def at(self, path: str, place: int) -> Closed | None:
         """What the log has at this place of a branch."""
@@ -135,11 +168,12 @@ class History:
 
     def left_open(self) -> list[tuple[str, list[Range]]]:
         """Calls that were begun and never closed, with all that is dead with them: what they said, and what was made
-        while somebody read them. A call made under another one is named by that one alone."""
+        while somebody read them. A call made under another one is named by that one alone. Of one that is gone on with
+        nothing is dead."""
         found: list[tuple[str, list[Range]]] = []
         for key, opened in sorted(self.open.items(), key=lambda one: one[1].seqs[0]):
             if not any(first <= opened.seqs[0] <= last for _, dead in found for first, last in dead):
-                own = ranges(opened.seqs)
+                own = [] if opened.kept else ranges(opened.seqs)
                 found.append((key, joined([*own, *self.made_under(key, own)])))
         return found
 
@@ -191,6 +225,10 @@ class History:
         if text is not None:
             opened.pieces.append(text)
 
+    def _spend(self, fact: Fact) -> None:
+        if (told := fact.data.get("usage")) is not None:
+            self.usage = self.usage + Usage.told(told)
+
     def _try(self, key: str, attempt: int) -> None:
         self.attempts[key] = max(self.attempts.get(key, 0), attempt)
 
@@ -199,6 +237,7 @@ class History:
 
     def _retry(self, fact: Fact) -> None:
         data, key = fact.data, fact.data["key"]
+        self._spend(fact)
         self.bury([(first, last) for first, last in data["superseded"]])
         self._try(key, data["attempt"])
         if data["what"] == "run":

@@ -69,9 +69,9 @@ class Guard:
         return Holder(self)
 
 
-def guard_of(hold: Hold | None, redact: Sequence[Redaction]) -> Guard | None:
+def guard_of(hold: Hold | None, redact: Sequence[Redaction], hold_chars_max: int = HOLD_CHARS_MAX) -> Guard | None:
     """The guard of a call that asks for these; none where it asks for nothing."""
-    return Guard(hold or "word", tuple(redact)) if hold or redact else None
+    return Guard(hold or "word", tuple(redact), hold_chars_max) if hold or redact else None
 
 
 class Holder:
@@ -180,4 +180,4 @@ class Holder:
         self._text, self._released, self._judged = "", 0, 0
         most = self._guard.hold_chars_max
         message = f"More than {most} characters of the draft were held back, and none of them may be shown."
-        return WorkflowFailed("hold_limit", message)
+        return WorkflowFailed("limit_hold_chars_max", message)

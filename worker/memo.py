@@ -50,19 +50,23 @@ class Memo:
         self._reached: set[str] = set()
         self._changed = False
 
-    def call(self, branch: Branch, kind: str, name: str, site: Site, *arguments: Any) -> Call:
-        """The next call of this name. Raises Diverged when the log tells of another call there."""
-        if not name or "/" in name or "#" in name:
-            raise Misused(f"{site}: {name!r} is no name for a call: it must not be empty nor hold / or #")
+    def call(self, branch: Branch, kind: str, name: str, site: Site, *arguments: Any, key: str | None = None) -> Call:
+        """The next call of this name, or the one of this key where a call makes others. Raises Diverged when the log
+        tells of another call there."""
         branch.place += 1
-        branch.occurrences[name] += 1
-        key, args = branch.named(f"{name}#{branch.occurrences[name]}"), digest(arguments)
+        key, args = key or self._next_key(branch, name, site), digest(arguments)
         if len(key) > KEY_CHARS_MAX:
             raise Misused(f"{site}: the name {key[:40]}… is longer than {KEY_CHARS_MAX} characters")
         before = self._recorded(branch, kind, key, args, site)
         self._reached.add(key)
         attempt = self.history.attempts.get(key, 0) + 1
         return Call(key, branch.place, args, attempt, branch.under(), before.fact if before else None)
+
+    def _next_key(self, branch: Branch, name: str, site: Site) -> str:
+        if not name or "/" in name or "#" in name:
+            raise Misused(f"{site}: {name!r} is no name for a call: it must not be empty nor hold / or #")
+        branch.occurrences[name] += 1
+        return branch.named(f"{name}#{branch.occurrences[name]}")
 
     def _recorded(self, branch: Branch, kind: str, key: str, args: str, site: Site) -> Closed | None:
         history, place = self.history, branch.place
@@ -71,7 +75,7 @@ class Memo:
         if told is None:
             return None
         fact = told.fact
-        moved = (fact.data["key"], fact.data["place"], fact.type) != (key, place, kind)
+        moved = (fact.data["key"], fact.data["place"], told.kind) != (key, place, kind)
         same_code = told.code in (None, self._code)
         if moved or (same_code and fact.data["args"] != args):
             self._diverge(branch.path, place, told, f"{kind:<8} {key}  args {args[:4]}  {site}", moved=moved)
@@ -90,6 +94,10 @@ class Memo:
     def pieces(self, key: str) -> tuple[str, ...]:
         """What a closed call said, piece by piece as the log has it."""
         return self.history.closed[key].pieces
+
+    def calls(self, key: str) -> tuple[Fact, ...]:
+        """The tools that a closed call of a model asked for, in order."""
+        return self.history.closed[key].calls
 
     def look_back(self, end: str) -> None:
         """The code has ended: raises Diverged when the log holds calls that it never asked for."""

@@ -39,7 +39,7 @@ class WorkerMetrics:
         )
         self._offered = Counter(
             "runwire_runs_offered_again",
-            "Runs that nobody worked on, or whose wait was over, and the sweep handed over",
+            "Runs that nobody worked on, or whose wait was over, and that came back into line",
             registry=registry,
         )
         self._model_waiting = Gauge(

@@ -47,5 +47,6 @@ def _told(usage: Usage) -> events.Usage:
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         reasoning_tokens=usage.reasoning_tokens,
+        cached_tokens=usage.cached_tokens or None,
         source="provider",
     )

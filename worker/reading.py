@@ -14,14 +14,17 @@ from typing import Any, Final, NoReturn, TypeVar
 from eventstore.domain.events import Usage
 from eventstore.recorder import Entry
 from worker.branches import Branch, Broken
-from worker.history import REWOUND, Range, joined
+from worker.hearing import goes_on, hear, let_go
+from worker.history import REWOUND, Opened, Range, joined
 from worker.llm.model import ModelEnd, ModelFault
 from worker.llm.retrying import RetryPolicy
 from worker.memo import Call
 from worker.provenance import dead_usage, estimated
-from worker.speaking import STOPPED, Question, Spoken, asking, finished, hear, model_call, recalled, say_all
+from worker.questions import Question, Spoken
+from worker.speaking import STOPPED, asking, model_call, recalled
 from worker.speech import Attempt, Shape
 from worker.stops import Misused, Rewind, WorkflowFailed
+from worker.turns import Dialog, say_all
 from worker.work import Storing, Work, look_at
 
 T = TypeVar("T")
@@ -33,8 +36,17 @@ WITH_IT: Final = (REWOUND, "A stream beside it broke; this part starts again.")
 class Overheard(Attempt):
     """An attempt whose stored pieces somebody waits for."""
 
-    def __init__(self, work: Work, key: str, where: tuple[str, Shape], number: int, heard: asyncio.Event) -> None:
-        super().__init__(work.writer, key, *where, number)
+    def __init__(
+        self,
+        work: Work,
+        key: str,
+        where: tuple[str, Shape],
+        number: int,
+        heard: asyncio.Event,
+        kept: Opened | None = None,
+    ) -> None:
+        super().__init__(work.writer, key, *where, number, kept)
+        self._kept = kept.pieces if kept is not None else []
         self.entries: list[Entry] = []
         self._heard = heard
 
@@ -47,13 +59,16 @@ class Overheard(Attempt):
 
     def pieces(self) -> tuple[str, ...]:
         """The text as the log has it; asked once all of it is stored."""
-        return tuple("".join(entry.parts) for entry in self.entries)
+        return (*self._kept, *("".join(entry.parts) for entry in self.entries))
 
 
 class Stream:
-    """A model's stream while it is read: it flows into the log by itself, and the reader follows the log."""
+    """A model's stream while it is read: it flows into the log by itself, and the reader follows the log.
 
-    def __init__(self, work: Work, branch: Branch, call: Call, question: Question) -> None:
+    With what an earlier owner has kept of it, it begins once all of that was read again.
+    """
+
+    def __init__(self, work: Work, branch: Branch, call: Call, question: Question, kept: Opened | None = None) -> None:
         self._work = work
         self._branch = branch
         self._call = call
@@ -64,18 +79,35 @@ class Stream:
         self.ended = False
         self.said: Spoken | None = None
         where = (question.section, question.shape)
-        self._attempt = Overheard(work, call.key, where, call.attempt, self._heard)
-        work.speaking.add(self._attempt)
-        self._task = asyncio.create_task(self._listen(), name=f"stream {call.key}")
-        self._task.add_done_callback(look_at)
-        self._task.add_done_callback(lambda _: self._heard.set())
-        work.tasks.add(self._task)
-        self._task.add_done_callback(work.tasks.discard)
+        self._attempt = Overheard(work, call.key, where, call.attempt, self._heard, kept)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether it is under way."""
+        return self._task is not None
+
+    def begin(self) -> None:
+        """Let it flow."""
+        self._work.speaking.add(self._attempt)
+        self._task = task = asyncio.create_task(self._listen(), name=f"stream {self.key}")
+        task.add_done_callback(look_at)
+        task.add_done_callback(lambda _: self._heard.set())
+        self._work.tasks.add(task)
+        task.add_done_callback(self._work.tasks.discard)
 
     @property
     def key(self) -> str:
         """The call's name in the log."""
         return self._call.key
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the log has a piece that was not given, or its end, or it has broken."""
+        entries, storing = self._attempt.entries, self._storing
+        piece = self._given < len(entries) and entries[self._given].seq is not None
+        over = self._task is not None and self._task.done()
+        return piece or over or (storing is not None and storing.entry.seq is not None)
 
     async def _listen(self) -> None:
         await self._close(await hear(self._work, self._question, self._attempt))
@@ -83,7 +115,7 @@ class Stream:
     async def _close(self, end: ModelEnd) -> None:
         work = self._work
         body = model_call(work, self._call, self._attempt, self._question, end)
-        self._storing = Storing(work, body, self._attempt.said, self._attempt.pieces)
+        self._storing = Storing(work, body, self._attempt.said, self._attempt.pieces, self._attempt.asked)
         fact = await self._storing.learn()
         self.ended = True
         self.said = Spoken(self._attempt.text, end.finish)
@@ -93,6 +125,7 @@ class Stream:
 
     async def next(self) -> str | None:
         """The next piece that is stored, or None at the end. Raises Rewind when the stream has broken."""
+        assert self._task is not None
         while True:
             self._heard.clear()
             if self._task.done() and (fault := self._fault()) is not None:
@@ -107,6 +140,7 @@ class Stream:
             await self._heard.wait()
 
     def _fault(self) -> ModelFault | None:
+        assert self._task is not None
         if self._task.cancelled():
             return ModelFault("connection", "The stream was closed.", retryable=False)
         fault = self._task.exception()
@@ -127,10 +161,13 @@ class Stream:
 
     def cut(self) -> None:
         """Close its connection now."""
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     async def break_off(self) -> list[Range]:
         """Stop it; answers where its pieces are."""
+        if self._task is None:
+            return []  # what was kept stays so
         self.cut()
         await asyncio.wait([self._task])
         self._work.speaking.discard(self._attempt)
@@ -172,7 +209,7 @@ class Stream:
 
     def _cost(self) -> Usage | None:
         """What the attempt that is given up has cost."""
-        fault = None if self._task.cancelled() else self._task.exception()
+        fault = None if self._task is None or self._task.cancelled() else self._task.exception()
         if isinstance(fault, ModelFault):
             return dead_usage(fault, self._attempt.heard)
         return estimated(self._attempt.heard) if self._attempt.heard else None
@@ -203,68 +240,88 @@ def wait_before(policy: RetryPolicy, number: int, fault: ModelFault) -> float | 
 
 
 class Pieces:
-    """The pieces of one stream, for `async for`. After a crash those that the log has."""
+    """The pieces of one stream, with tools of all turns, for `async for`. After a crash those that the log has."""
 
     def __init__(self, work: Work, branch: Branch, question: Question, speech: "Prompted") -> None:
         self._work = work
         self._branch = branch
-        self._question = question
+        self._dialog = Dialog(work, branch, question)
         self._speech = speech
         self._stream: Stream | None = None
         self._known: list[str] | None = None
-        self._recalled: Spoken | None = None
+        self._recalled: tuple[str, Spoken] | None = None
         self._over = False
 
     def __aiter__(self) -> "Pieces":
         return self
 
     async def __anext__(self) -> str:
-        if self._over:
-            raise StopAsyncIteration
-        if self._stream is None and self._known is None:
-            await self._begin()
-        if self._known is not None:
-            await self._work.go_on(self._branch)
-            if self._known:
-                return self._known.pop()
-            assert self._recalled is not None
-            return self._end(self._recalled)
-        assert self._stream is not None
-        return await self._next(self._stream)
+        while not self._over:
+            if self._stream is None and self._known is None:
+                await self._begin()
+            piece = await self._next(self._stream) if self._stream is not None else await self._next_known()
+            if piece is not None:
+                return piece
+            await self._end()
+        raise StopAsyncIteration
 
-    async def _next(self, stream: Stream) -> str:
+    async def _next_known(self) -> str | None:
         await self._work.go_on(self._branch)
+        return self._known.pop() if self._known else None
+
+    async def _next(self, stream: Stream) -> str | None:
+        question = self._dialog.question
+        await self._work.go_on(self._branch)
+        if self._known:
+            return self._known.pop()
         try:
-            with self._branch.doing(self._question.name, self._question.site):
-                self._branch.at_edge = True
+            with self._branch.doing(question.name, question.site):
+                if not stream.begun:
+                    await self._work.outside(self._branch)
+                    stream.begin()
+                self._branch.at_edge, self._branch.reads = True, stream
                 piece = await stream.next()
         except Misused as halt:
             self._work.refuse(halt)
             raise
-        if piece is not None:
-            return piece
-        assert stream.said is not None
-        if stream in self._branch.readings:
+        if piece is None and stream in self._branch.readings:
             self._branch.readings.remove(stream)
-        return self._end(stream.said)
+        return piece
 
     async def _begin(self) -> None:
-        work, branch, question = self._work, self._branch, self._question
+        work, branch, question = self._work, self._branch, self._dialog.question
         async with asking(work, branch, question) as call:
-            self._recalled = recalled(work, branch, call)
-            if self._recalled is not None:
+            known = recalled(work, branch, call)
+            if known is not None:
+                self._recalled = (call.key, known)
                 self._known = [*reversed(work.memo.pieces(call.key))]
                 return
-            await work.outside(branch)
-            self._stream = Stream(work, branch, call, question)
+            kept = work.history.open.get(call.key)
+            if kept is None or not goes_on(work, question):
+                await work.outside(branch)
+                await let_go(work, question, call)
+                kept = None
+            self._known = [*reversed(kept.pieces)] if kept is not None else None
+            self._stream = Stream(work, branch, call, question, kept)
+            if kept is None:
+                self._stream.begin()
             branch.readings.append(self._stream)
 
-    def _end(self, said: Spoken) -> str:
+    async def _end(self) -> None:
+        """A turn is over: the next one follows when the tools that it asked for have answered."""
+        if self._stream is not None:
+            assert self._stream.said is not None
+            key, said = self._stream.key, self._stream.said
+        else:
+            assert self._recalled is not None
+            key, said = self._recalled
+        if await self._dialog.goes_on(key, said):
+            self._stream, self._known, self._recalled = None, None, None
+            return
         self._over = True
         self._speech.said = said
         if said.finish != LEFT:
-            finished(said)
-        raise StopAsyncIteration
+            self._speech.said = self._dialog.ended(said)
 
     def judged(self, judge: Callable[[], T]) -> T:
         """What the reader makes of a piece. Raises Rewind when it cannot be used and the stream still goes on."""
@@ -280,7 +337,7 @@ class Pieces:
         self._over = True
         stream = self._stream
         if stream is not None and stream in self._branch.readings:
-            with self._branch.doing(self._question.name, self._question.site):
+            with self._branch.doing(self._dialog.question.name, self._dialog.question.site):
                 await stream.leave()
             self._branch.readings.remove(stream)
 

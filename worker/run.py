@@ -24,13 +24,16 @@ from pydantic import BaseModel, TypeAdapter
 
 from eventstore.domain import events
 from eventstore.domain.record import EPOCH_START
-from worker import asking
+from worker import asking, at_end
+from worker.arriving import AsDone
 from worker.asking import ASK_S, Answer
 from worker.branches import Branch
+from worker.checks import outcomes_of
+from worker.children import OnCancel, ask_child, child_order
 from worker.declare import Check, Tool, Workflow
 from worker.digests import digest, plain
 from worker.groups import Code, Group, jobs_of, with_attempts
-from worker.steps import STEP_S, Retry, StepOrder, Verify, recall, take_step, wants_context
+from worker.steps import Retry, StepOrder, Verify, recall, take_step, wants_context
 from worker.stops import Misused, Site, ValidationFailed, caller
 from worker.talking import Talk
 from worker.tools import use_tool
@@ -72,8 +75,7 @@ class Run(Talk):
     @property
     def deadline(self) -> datetime:
         """When the run must have ended."""
-        accepted = self._work.history.accepted
-        return EPOCH_START + timedelta(microseconds=accepted.at_us, seconds=accepted.data["limits"]["run_s"])
+        return EPOCH_START + timedelta(microseconds=self._work.ends_us)
 
     def uuid(self, name: int | str) -> UUID:
         """A name that is this branch's own and the same after a crash."""
@@ -101,7 +103,7 @@ class Run(Talk):
         *args: Any,
         returns: Any = Any,
         retry: Retry = ONCE,
-        timeout_s: float = STEP_S,
+        timeout_s: float | None = None,
         effect: bool = False,
         verify: Verify | None = None,
     ) -> Coroutine[Any, Any, Any]:
@@ -110,10 +112,14 @@ class Run(Talk):
         A function whose first parameter is a StepContext is told its idempotency key. With `effect` the intent is
         stored first; whoever finds an intent without an outcome asks `verify`, or does it again with the same key.
         """
-        site, deadline = caller(), time.monotonic() + (self.deadline - self.now()).total_seconds()
+        site, now_us = caller(), max(self._branch.now_us, self._work.writer.last_us)
+        left = self.deadline - EPOCH_START - timedelta(microseconds=now_us)
+        deadline = time.monotonic() + left.total_seconds()
         adapter: TypeAdapter[Any] = TypeAdapter(returns)
+        limit_s = self._work.limits.step_s
+        bound_s = limit_s if timeout_s is None else min(timeout_s, limit_s)
         order = StepOrder(
-            name, fn, args, adapter, retry, timeout_s, effect or verify is not None, verify, deadline, wants_context(fn)
+            name, fn, args, adapter, retry, bound_s, effect or verify is not None, verify, deadline, wants_context(fn)
         )
         return self._step(order, site)
 
@@ -125,13 +131,7 @@ class Run(Talk):
 
     def tool(self, tool: Tool, **arguments: Any) -> Coroutine[Any, Any, Any]:
         """Ask something outside. Only the arguments that the tool declares as shown are ever disclosed to a user."""
-        return self._tool(tool, arguments, caller())
-
-    async def _tool(self, tool: Tool, arguments: dict[str, Any], site: Site) -> Any:
-        async with self._work.calling(self._branch, "tool_result", tool.name, site, arguments) as call:
-            if call.before is not None:
-                return call.before.data.get("output")
-            return await use_tool(self._work, self._branch, call, tool, arguments)
+        return use_tool(self._work, self._branch, caller(), tool, arguments)
 
     def finding(self, value: BaseModel, *, item: str) -> Coroutine[Any, Any, None]:
         """One interim result. It is a draft like everything before the result."""
@@ -154,7 +154,7 @@ class Run(Talk):
             fact = call.before
             if fact is None:
                 await work.outside(self._branch)
-                outcomes = [events.CheckOutcome(name=check.name, passed=check.holds(value)) for check in checks]
+                outcomes = await outcomes_of(work, checks, value)
                 passed = all(outcome.passed for outcome in outcomes)
                 body = events.Validation(passed=passed, checks=outcomes, value_digest=name, seqs=[], **call.closing())
                 fact = await work.close(self._branch, body)
@@ -182,6 +182,31 @@ class Run(Talk):
         """Go on after so long, by the database's clock; no worker is held meanwhile."""
         return asking.sleep(self._work, self._branch, caller(), name, seconds)
 
+    def child(
+        self,
+        workflow: str,
+        value: BaseModel | Mapping[str, Any],
+        *,
+        name: str | None = None,
+        returns: Any = Any,
+        on_cancel: OnCancel = "cancel",
+    ) -> Coroutine[Any, Any, Any]:
+        """Have another workflow run below this one, and wait for its result; no worker is held meanwhile.
+
+        It is opened once, for whoever started this run. Its failure is raised as WorkflowFailed, with its own code.
+        When this run ends first it is stopped as well, unless `on_cancel="keep"`.
+        """
+        return ask_child(
+            self._work, self._branch, caller(), name or workflow, child_order(workflow, value, returns, on_cancel)
+        )
+
+    def on_end(self, fn: Callable[..., Any], *args: Any, name: str | None = None) -> Coroutine[Any, Any, None]:
+        """Have this done outside when the run ends, with a result, a failure, a cancel or a limit; not while it waits.
+
+        It is done at least once, after the code has ended, within `on_end_s`; a StepContext tells its idempotency key.
+        """
+        return at_end.register(self._work, self._branch, caller(), name or fn.__name__, fn, args)
+
     def branch(
         self, name: str, fn: "Callable[[Run], Awaitable[T]]", *, retry: Retry | None = None
     ) -> Coroutine[Any, Any, T]:
@@ -201,7 +226,7 @@ class Run(Talk):
 
     async def _gather(self, parts: "Mapping[str, Callable[[Run], Awaitable[T]]]", site: Site) -> dict[str, T]:
         codes = [(name, self._coded(fn)) for name, fn in parts.items()]
-        values = await self._group("gather", codes, site, self._work.workflow.parallel, collect=False, told=None)
+        values = await self._group("gather", codes, site, self._work.parallel, collect=False, told=None)
         return dict(zip(parts, values, strict=True))
 
     @overload
@@ -244,13 +269,35 @@ class Run(Talk):
         """
         every = [*items]
         codes: list[tuple[str, Code]] = [(str(key(item)), self._coded(fn, item)) for item in every]
-
-        def told(done: int) -> None:
-            if milestone is not None:
-                self._work.milestone(self._branch, milestone, None, done, len(every))
-
-        at_once = parallel or self._work.workflow.parallel
+        told, at_once = self._counting(milestone, len(every)), self._at_once(parallel)
         return self._group("each", codes, caller(), at_once, collect=on_error == "collect", told=told)
+
+    def as_done(
+        self,
+        items: Iterable[I],
+        fn: "Callable[[Run, I], Awaitable[T]]",
+        *,
+        key: Callable[[I], object],
+        parallel: int | None = None,
+        milestone: str | None = None,
+    ) -> AsDone[T]:
+        """Like `each`, but `async for` gives the values one by one, in the order in which the log has their ends.
+
+        The first failure is raised in its turn and stops the others; so does leaving `async with run.as_done(...)`.
+        """
+        every = [*items]
+        codes: list[tuple[str, Code]] = [(str(key(item)), self._coded(fn, item)) for item in every]
+        told = self._counting(milestone, len(every))
+        return AsDone(self._work, self._branch, codes, caller(), self._at_once(parallel), told)
+
+    def _counting(self, milestone: str | None, total: int) -> Callable[[int], None] | None:
+        """How many are done, told by this milestone."""
+        if milestone is None:
+            return None
+        return lambda done: self._work.milestone(self._branch, milestone, None, done, total)
+
+    def _at_once(self, parallel: int | None) -> int:
+        return min(parallel or self._work.parallel, self._work.parallel)
 
     async def _group(
         self,

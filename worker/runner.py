@@ -3,14 +3,14 @@
     claim -> read the log -> say `started` -> supersede what an earlier owner left half said -> run the workflow's code
           -> result | cancelled | error, exactly one, last
 
-The log decides every race. A result that comes after a cancel request is refused by the append, and the run ends
-`cancelled` with the validated value as its partial result. An owner that was fenced says nothing more: the run is
-somebody else's, who will end it.
+An owner that was fenced says nothing more: the run is somebody else's, who will end it. How a run ends is in `finish`.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -20,26 +20,34 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eventstore import catalogue, log
 from eventstore.domain import events
 from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable
-from eventstore.domain.record import Fact
-from eventstore.domain.run import RunState, fold
-from eventstore.domain.transcript import partial as default_partial
 from eventstore.recorder import Recorder, RunWriter
-from worker import endings
 from worker.asking import lapse
+from worker.at_end import clean_up, left_undone, verdict_of
+from worker.children import Children, HandOver
 from worker.declare import Workflow
-from worker.digests import digest
+from worker.finish import Finish
+from worker.giving_up import Given, given_up
 from worker.groups import live
 from worker.history import History, joined, read_history
+from worker.limits import LimitReached, limits_of
+from worker.llm.continuing import ContinueBy
 from worker.llm.model import Model
+from worker.llm.prices import Prices, own_prices
 from worker.llm.rated import RatedModel
 from worker.llm.rates import Rates
 from worker.llm.retrying import RetryPolicy
 from worker.metrics import WorkerMetrics
 from worker.run import Run
 from worker.settings import WorkerSettings
-from worker.stops import Diverged, Misused, StopReason, WorkflowFailed
+from worker.stops import Diverged, Exhausted, Misused, StopReason, WorkflowFailed
+from worker.threads import within
+from worker.told import Told, read_facts
 from worker.waits import Asked, asked_us, has_news, read_asked
 from worker.work import Graces, Provider, Work, look_at
+
+__all__ = ["Bench", "Ownership", "advance", "carry_out", "read_facts", "superseding"]
+
+POLICIES: Final = Path(__file__).parents[1] / "policies"
 
 logger = structlog.get_logger(__name__)
 
@@ -59,39 +67,33 @@ class Bench:
     owner: str
     clock_us: Callable[[], int]
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
+    continue_by: ContinueBy = "ask"
+    prices: Prices = field(default_factory=own_prices)
     rates: Rates | None = None
-
-
-async def read_facts(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[Fact]:
-    """The whole log of a run from a cursor on."""
-    facts: list[Fact] = []
-    while True:
-        async with engine.connect() as connection:
-            page = await log.read_after(connection, run_id, after)
-        facts += [event.fact() for event in page.events]
-        if not page.more:
-            return facts
-        after = page.events[-1].seq
+    policies: Path = POLICIES
+    hand_over: HandOver | None = None
 
 
 async def advance(bench: Bench, run_id: UUID, handover: asyncio.Event) -> None:
-    """Carry the run to its end, or to where all of it waits, if it is free to be claimed."""
-    while await _own(bench, run_id, handover):
+    """Claim this very run, whoever else waits, and carry it to its end or to where all of it waits."""
+    while True:
+        async with bench.engine.begin() as connection:
+            claim = await log.claim(connection, run_id, bench.owner, bench.lease_s)
+        if claim.verdict != "claimed" or claim.epoch is None:
+            logger.debug("not ours to run", run_id=str(run_id), verdict=claim.verdict)
+            return
+        if not await carry(bench, run_id, claim.epoch, handover, Given(claim.parked or 0)):
+            return
         logger.debug("answered before it was given back", run_id=str(run_id))
 
 
-async def _own(bench: Bench, run_id: UUID, handover: asyncio.Event) -> bool:
-    """One claim of the run; whether there is something to do again at once."""
-    async with bench.engine.begin() as connection:
-        claim = await log.claim(connection, run_id, bench.owner, bench.lease_s)
-    if claim.verdict != "claimed" or claim.epoch is None:
-        logger.debug("not ours to run", run_id=str(run_id), verdict=claim.verdict)
-        return False
-    writer = bench.recorder.open(run_id, claim.epoch)
+async def carry(bench: Bench, run_id: UUID, epoch: int, handover: asyncio.Event, given: Given) -> bool:
+    """One owner's time with a claimed run; whether there is something to do again at once."""
+    writer = bench.recorder.open(run_id, epoch)
     try:
-        return await Ownership(bench, writer, handover, claim.parked or 0).carry()
+        return await Ownership(bench, writer, handover, given).carry()
     except Fenced:
-        logger.info("the run was taken over", run_id=str(run_id), epoch=claim.epoch)
+        logger.info("the run was taken over", run_id=str(run_id), epoch=epoch)
     except EventStoreError as fault:
         logger.error("the log refused to go on", run_id=str(run_id), fault=str(fault))
     finally:
@@ -102,47 +104,61 @@ async def _own(bench: Bench, run_id: UUID, handover: asyncio.Event) -> bool:
 class Ownership:
     """One owner's time with a run."""
 
-    def __init__(self, bench: Bench, writer: RunWriter, handover: asyncio.Event, parked: int = 0) -> None:
-        self._parked = parked
+    def __init__(self, bench: Bench, writer: RunWriter, handover: asyncio.Event, given: Given) -> None:
+        self._given = given
         self._bench = bench
         self._writer = writer
         self._handover = handover
-        self._facts: list[Fact] = []
-        self._folded = RunState()
-        self._folded_to = 0
+        self._told = Told(bench.engine, writer)
+        self._children = Children(bench.engine, bench.workflows, bench.policies, bench.clock_us, bench.hand_over)
+        self._finish = Finish(
+            writer, self._told, bench.clock_us, bench.metrics, bench.settings.assemble_s, self._children
+        )
 
     async def carry(self) -> bool:
         """Everything between the claim and the terminal event, or the next wait; whether to claim it again at once."""
-        await self._read_on()
-        asked = read_asked(self._facts)
+        again = await self._carry()
+        if self._finish.over and (parent := self._told.facts[0].data.get("parent")) is not None:
+            await self._children.hand_over(UUID(parent["run_id"]))  # it was woken: tell somebody
+        return again
+
+    async def _carry(self) -> bool:
+        asked = read_asked(await self._told.read_on())
         if await lapse(self._bench.engine, self._writer.run_id, asked, self._bench.clock_us):
-            await self._read_on()
-        history = read_history(self._facts)
+            await self._told.read_on()
+        history = read_history(self._told.facts)
         workflow = self._bench.workflows.get(history.accepted.data["workflow"])
+        attempt = self._writer.epoch - history.handovers - self._given.parked
         if history.cancel is not None:
             await self._supersede(history)
-            await self._end_cancelled(workflow, None, None)
+            await self._clean_up_after(workflow, history, attempt, None)
+            await self._finish.cancelled(workflow, None)
             return False
-        attempt = self._writer.epoch - history.handovers - self._parked
-        if attempt > history.accepted.data["limits"]["attempts_max"]:
-            await self._end_error(workflow, "attempts_exhausted", "The run failed too often and was given up.")
+        if (why := given_up(self._given, history, attempt)) is not None:
+            await left_undone(self._writer, history)
+            await self._finish.error(workflow, why.code, why.message, retryable=why.retryable)
             return False
         await self._start(history, workflow, attempt)
         if not history.started:
             self._bench.metrics.first_event(history.accepted.at_us, self._writer.last_us)
         if workflow is None:
-            await self._end_error(workflow, "workflow_unknown", "No worker knows this workflow.")
+            await left_undone(self._writer, history)
+            await self._finish.error(workflow, "workflow_unknown", "No worker knows this workflow.")
             return False
-        try:
-            value = workflow.input.model_validate_json(await self._input())
-        except ValidationError:
-            await self._end_error(workflow, "input_refused", "The input does not fit this version of the workflow.")
+        value = await self._input(workflow)
+        if value is None:
+            await left_undone(self._writer, history)
+            await self._finish.error(workflow, "input_refused", "The input does not fit this version of the workflow.")
             return False
         return await self._work(workflow, history, value, attempt)
 
-    async def _input(self) -> bytes:
+    async def _input(self, workflow: Workflow) -> BaseModel | None:
         async with self._bench.engine.connect() as connection:
-            return await catalogue.read_input(connection, self._writer.run_id) or b"null"
+            told = await catalogue.read_input(connection, self._writer.run_id) or b"null"
+        try:
+            return workflow.input.model_validate_json(told)
+        except ValidationError:
+            return None
 
     async def _start(self, history: History, workflow: Workflow | None, attempt: int) -> None:
         self._writer.push(
@@ -155,6 +171,7 @@ class Ownership:
             )
         )
         await self._supersede(history)
+        history.begin(self._writer.last_us)
 
     async def _supersede(self, history: History) -> None:
         """Name what an earlier owner left half said, so that no reader and no fold keeps it."""
@@ -163,24 +180,15 @@ class Ownership:
         await self._writer.flush()
 
     async def _work(self, workflow: Workflow, history: History, value: BaseModel, attempt: int) -> bool:
-        bench, asked = self._bench, read_asked(self._facts)
+        asked = read_asked(self._told.facts)
         ends_us = self._ends_us(history, asked)
-        if ends_us <= self._writer.last_us:  # before the code could go to sleep again
-            await self._end_error(workflow, "limit_run_s", "The run took longer than it may.", retryable=True)
+        # Before the code could go to sleep again, or go on with what was taken down when it was about to end.
+        if (over := self._over(history, ends_us)) is not None:
+            await self._clean_up_after(workflow, history, attempt, over)
+            await self._finish.failed(workflow, over)
             return False
-        model = RatedModel(bench.model, bench.rates, history.accepted.data["tenant"]) if bench.rates else bench.model
-        work = Work(
-            workflow,
-            self._writer,
-            history,
-            Provider(model, bench.model_name, bench.retries),
-            bench.clock_us,
-            attempt=attempt,
-            asked=asked,
-            graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
-        )
-        if isinstance(model, RatedModel):
-            model.notice = work.notice
+        work = self._new_work(workflow, history, attempt, asked)
+        self._writer.events_max = work.limits.events_max
         task = asyncio.create_task(carry_out(work, value), name=f"run {self._writer.run_id}")
         task.add_done_callback(look_at)
         seen_us = await self._watch(task, work, (ends_us - self._writer.last_us) / 1e6)
@@ -191,25 +199,70 @@ class Ownership:
             return await self._park(work, ends_us)
         if work.stopped == "handover":
             await self._hand_over()
-        elif work.stopped == "cancel":
-            await self._end_cancelled(workflow, work, seen_us)
-        elif work.stopped == "deadline":
-            await self._end_error(workflow, "limit_run_s", "The run took longer than it may.", retryable=True)
+        elif work.stopped == "cancel" or self._was_refused(task):
+            await self._finish.observed(work, seen_us or self._bench.clock_us())
+            await clean_up(work, None)
+            await self._finish.cancelled(workflow, work)
         else:
-            await self._end(workflow, work, task)
+            fault = self._fault(work, task)
+            await clean_up(work, fault)
+            if fault is None:
+                await self._finish.result(workflow, work, task.result())
+            else:
+                await self._finish.failed(workflow, fault)
         return False
+
+    def _new_work(self, workflow: Workflow, history: History, attempt: int, asked: Asked) -> Work:
+        bench = self._bench
+        model = RatedModel(bench.model, bench.rates, history.accepted.data["tenant"]) if bench.rates else bench.model
+        work = Work(
+            workflow,
+            self._writer,
+            history,
+            Provider(model, bench.model_name, bench.retries, bench.prices, bench.continue_by),
+            bench.clock_us,
+            attempt=attempt,
+            asked=asked,
+            graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
+            secrets=bench.settings.tool_secrets,
+            children=self._children,
+        )
+        if isinstance(model, RatedModel):
+            model.notice = work.notice
+        return work
+
+    def _over(self, history: History, ends_us: int) -> WorkflowFailed | None:
+        """Why the run ends before its code goes on, if it does."""
+        if history.ended is not None and (verdict := verdict_of(history.ended)) is not None:
+            return verdict
+        return LimitReached("run_s") if ends_us <= self._writer.last_us else None
+
+    async def _clean_up_after(
+        self, workflow: Workflow | None, history: History, attempt: int, fault: WorkflowFailed | None
+    ) -> None:
+        """The run ends and its code goes on no more: it goes through what the log has, to say what it registered."""
+        value = await self._input(workflow) if workflow is not None and history.at_end else None
+        if workflow is not None and value is not None:
+            work = self._new_work(workflow, history, attempt, read_asked(self._told.facts))
+            work.only_replay = True
+            task = asyncio.create_task(carry_out(work, value), name=f"end of run {self._writer.run_id}")
+            await within(task, work.limits.on_end_s, work.graces.clean_up_s)
+            work.stop("over")
+            task.add_done_callback(look_at)
+            await clean_up(work, fault)
+        await left_undone(self._writer, history)
 
     def _ends_us(self, history: History, asked: Asked) -> int:
         """When the run's time is over, by the database's clock; it stands still while a person is asked."""
-        limit_us = round(float(history.accepted.data["limits"]["run_s"]) * 1e6)
-        return history.accepted.at_us + limit_us + asked_us(asked, self._writer.last_us)
+        limit_us = round(limits_of(history.accepted.data["limits"]).run_s * 1e6)
+        return (history.began_us or history.accepted.at_us) + limit_us + asked_us(asked, self._writer.last_us)
 
     async def _park(self, work: Work, ends_us: int) -> bool:
         """Give the run back until it is due. True when what it waits for came while we were leaving."""
         await self._writer.flush()
-        await self._read_on()
+        await self._told.read_on()
         # A place where the log never is: what we just read is news to the code that is waiting.
-        upto = 0 if has_news(work.waits, read_asked(self._facts)) else self._facts[-1].seq
+        upto = 0 if has_news(work.waits, read_asked(self._told.facts)) else self._told.facts[-1].seq
         due_us = work.waits.due_us(ends_us)
         async with self._bench.engine.begin() as connection:
             told = await log.suspend(connection, self._writer.run_id, self._writer.epoch, upto, due_us)
@@ -227,7 +280,8 @@ class Ownership:
             ("suspend", asyncio.create_task(work.waits.all_wait())),
         )
         halted = asyncio.create_task(work.halted.wait())  # by itself: code and history disagree, or it cannot be kept
-        waits = [halted, *(wait for _, wait in reasons)]
+        full = asyncio.create_task(self._writer.full.wait())
+        waits = [halted, full, *(wait for _, wait in reasons)]
         try:
             await asyncio.wait([task, *waits], return_when=asyncio.FIRST_COMPLETED)
             seen_us = self._bench.clock_us()
@@ -235,6 +289,9 @@ class Ownership:
                 return None
             if (reason := next((reason for reason, wait in reasons if wait.done()), None)) is not None:
                 work.stop(reason)
+            elif full.done():
+                work.exhausted("events_max")
+            if work.stopped is not None or isinstance(work.halt, Exhausted):
                 task.cancel()
             await self._see_off(task, work)
             return seen_us
@@ -256,72 +313,40 @@ class Ownership:
             work.abandon()
             logger.error("a workflow does not stop and was left behind", workflow=work.workflow.name)
 
-    async def _end(self, workflow: Workflow, run: Work, task: "asyncio.Task[BaseModel]") -> None:
+    def _was_refused(self, task: "asyncio.Task[BaseModel]") -> bool:
+        """Whether the log took something no more, a question for one, because the run was asked to stop before."""
+        fault = task.exception() if task.done() and not task.cancelled() else None
+        return isinstance(fault, AppendRefused) and self._writer.cancel.is_set()
+
+    def _fault(self, run: Work, task: "asyncio.Task[BaseModel]") -> WorkflowFailed | None:
+        """Why the run fails, in words that may be shown; None when its code returned."""
         # What the code made of a halt does not count, nor whether it ended at all.
         ended = asyncio.CancelledError() if not task.done() or task.cancelled() else task.exception()
         fault = run.halt or ended
-        if fault is None:
-            await self._end_result(workflow, run, task.result())
-        elif isinstance(fault, NotStorable):
-            await self._end_error(workflow, "not_storable", str(fault))
-        elif isinstance(fault, EventStoreError):
+        if fault is None or isinstance(fault, WorkflowFailed):
+            return fault
+        if run.stopped == "deadline":
+            return LimitReached("run_s")
+        if isinstance(fault, Exhausted):
+            return LimitReached(fault.limit)
+        if isinstance(fault, NotStorable):
+            return WorkflowFailed("not_storable", str(fault))
+        if isinstance(fault, EventStoreError):
             raise fault
-        elif isinstance(fault, WorkflowFailed):
-            await self._end_error(workflow, fault.code, fault.message, retryable=fault.retryable)
-        elif isinstance(fault, Diverged):
+        if isinstance(fault, Diverged):
             logger.error("code and history disagree", run_id=str(run.run_id), what=str(fault))
-            await self._end_error(workflow, "diverged", "The workflow's code changed while the run was under way.")
-        elif isinstance(fault, Misused):
+            return WorkflowFailed("diverged", "The workflow's code changed while the run was under way.")
+        if isinstance(fault, Misused):
             logger.error("a workflow calls what cannot be brought back", run_id=str(run.run_id), what=str(fault))
-            await self._end_error(workflow, "workflow_misuse", "The workflow's code has a fault and was stopped.")
-        else:
-            logger.error("a workflow raised", run_id=str(run.run_id), workflow=workflow.name, exc_info=fault)
-            await self._end_error(workflow, "workflow_failed", "The workflow failed.", retryable=True)
-
-    async def _end_result(self, workflow: Workflow, run: Work, output: BaseModel) -> None:
-        if digest(output) not in run.validated:
-            await self._end_error(workflow, "not_validated", "The workflow returned a value that was not validated.")
-            return
-        state = await self._state()
-        try:
-            await self._writer.record(endings.result(output, state, state.usage))
-        except NotStorable as fault:
-            await self._end_error(workflow, "not_storable", str(fault))
-        except AppendRefused:
-            if self._writer.drop_refused() is None or not self._writer.cancel.is_set():
-                raise
-            await self._end_cancelled(workflow, run, self._bench.clock_us(), validated=True)
-
-    async def _end_cancelled(
-        self, workflow: Workflow | None, run: Work | None, seen_us: int | None, *, validated: bool = False
-    ) -> None:
-        if run is not None and seen_us is not None:
-            self._writer.push(
-                events.CancelObserved(seen_us=seen_us, model_closed_us=run.model_closed_us, usage=run.aborted())
-            )
-        state = await self._state()
-        made = await self._assemble(workflow, state)
-        if run is not None:
-            made.missing.extend(f"whether {effect.name} took place" for effect in run.effects.values())
-        await self._writer.record(endings.cancelled(state.cancel, made, validated))
-        for asked in (fact for fact in self._facts if fact.type == "cancel_requested"):
-            self._bench.metrics.cancelled(asked.at_us, self._writer.last_us)
-
-    async def _end_error(self, workflow: Workflow | None, code: str, message: str, *, retryable: bool = False) -> None:
-        state = await self._state()
-        made = await self._assemble(workflow, state)
-        try:
-            await self._writer.record(endings.error(code, message, made, retryable=retryable))
-        except AppendRefused:
-            if self._writer.drop_refused() is None:
-                raise
-            await self._end_cancelled(workflow, None, None)
+            return WorkflowFailed("workflow_misuse", "The workflow's code has a fault and was stopped.")
+        logger.error("a workflow raised", run_id=str(run.run_id), workflow=run.workflow.name, exc_info=fault)
+        return WorkflowFailed("workflow_failed", "The workflow failed.", retryable=True)
 
     async def _hand_over(self) -> None:
         """Give the run back on purpose: what is half said is dead, and the next owner need not wait for the lease."""
         await self._writer.flush()
-        await self._read_on()
-        history = read_history(self._facts)
+        await self._told.read_on()
+        history = read_history(self._told.facts)
         left_open = history.left_open()
         key = left_open[0][0] if left_open else "run"
         dead = joined(one for _, told in left_open for one in told)
@@ -339,23 +364,6 @@ class Ownership:
         )
         async with self._bench.engine.begin() as connection:
             await log.release(connection, self._writer.run_id, self._writer.epoch)
-
-    async def _read_on(self) -> None:
-        """What was stored since we last looked. The log behind us is ours alone while nobody fences us."""
-        after = self._facts[-1].seq if self._facts else 0
-        self._facts += await read_facts(self._bench.engine, self._writer.run_id, after)
-
-    async def _state(self) -> RunState:
-        await self._writer.flush()
-        await self._read_on()
-        self._folded = fold(self._facts[self._folded_to :], self._folded)
-        self._folded_to = len(self._facts)
-        return self._folded
-
-    async def _assemble(self, workflow: Workflow | None, state: RunState) -> endings.Assembled:
-        if workflow is None:
-            return endings.Assembled(default_partial(state), "default", [m["label"] for m in state.plan])
-        return await endings.assemble(workflow, state, self._bench.settings.assemble_s)
 
 
 def superseding(history: History) -> list[events.Retry]:

@@ -1,62 +1,41 @@
 """Calls that speak: what is asked, how often it is tried, how it ended, and how the log answers for it later."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
-from typing import Final, TypeVar, cast
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
 from eventstore.domain import events
 from worker.branches import Branch
 from worker.digests import digest
+from worker.hearing import FINISH_MESSAGES, hear, let_go
 from worker.history import SIBLING
-from worker.holding import Guard
-from worker.llm.model import FaultCode, ModelEnd, ModelFault, ModelRequest
+from worker.llm.model import ModelEnd, ModelFault
 from worker.llm.retrying import FailedAttempt, with_retries
 from worker.memo import Call
 from worker.provenance import dead_usage, estimated, provenance, usage_of
-from worker.speech import Attempt, Shape, listen
-from worker.stops import Site, WorkflowFailed
+from worker.questions import OnLength, Question, Spoken
+from worker.speech import Attempt, Shape
+from worker.stops import WorkflowFailed
 from worker.work import Work
 
 T = TypeVar("T")
 
-FINISH_MESSAGES: Final[Mapping[str, str]] = {
-    "length": "The model reached its length limit before it was done.",
-    "content_filter": "The model's provider withheld the answer because of what it says.",
-    "refused": "The model declined to answer.",
-}
 # Faults that another run may not meet; a failure is read from the log, which tells its code only.
 WORTH_ANOTHER_RUN: Final = frozenset(
-    {"connection", "timeout", "provider_busy", "stream_incomplete", "malformed", "unknown_finish"}
+    {"connection", "timeout", "limit_first_byte_s", "limit_between_pieces_s", "provider_busy"}
+    | {"stream_incomplete", "malformed", "unknown_finish", "model_length"}
 )
 STOPPED: Final = (SIBLING, "Another part of the run failed; this one was stopped.")
-
-
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """What a model said, and how it ended."""
-
-    text: str
-    finish: str
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One model call as the workflow's code asks for it."""
-
-    name: str
-    request: ModelRequest
-    section: str
-    shape: Shape
-    site: Site
-    guard: Guard | None = None
 
 
 def asking(work: Work, branch: Branch, question: Question) -> AbstractAsyncContextManager[Call]:
     """The call that a question makes."""
     request = question.request
-    told = ([dict(message) for message in request.messages], request.model, dict(request.parameters))
-    return work.calling(branch, "model_call", question.name, question.site, *told)
+    told: list[Any] = [[dict(message) for message in request.messages], request.model, dict(request.parameters)]
+    if request.tools:
+        told.append([dict(tool) for tool in request.tools])
+    return work.calling(branch, "model_call", question.name, question.site, *told, key=question.key)
 
 
 def recalled(work: Work, branch: Branch, call: Call) -> Spoken | None:
@@ -72,31 +51,21 @@ def recalled(work: Work, branch: Branch, call: Call) -> Spoken | None:
     return None
 
 
-async def say_all(work: Work, branch: Branch, question: Question) -> Spoken:
-    """A model call that is awaited as a whole: a broken attempt is dead, and the call is made again."""
+async def say_turn(work: Work, branch: Branch, question: Question) -> tuple[str, Spoken]:
+    """One turn that is awaited as a whole, and its name: a broken attempt is dead, and the turn is made again."""
     async with asking(work, branch, question) as call:
         if (known := recalled(work, branch, call)) is not None:
-            return finished(known)
+            return call.key, known
         await work.outside(branch)
+        await let_go(work, question, call)
 
         async def speak(attempt: Attempt) -> Spoken:
             end = await hear(work, question, attempt)
             body = model_call(work, call, attempt, question, end)
-            await work.close(branch, body, said=attempt.said, pieces=lambda: (attempt.text,))
+            await work.close(branch, body, said=attempt.said, pieces=lambda: (attempt.text,), calls=attempt.asked)
             return Spoken(attempt.text, end.finish)
 
-        return finished(await attempts(work, branch, call, (question.section, question.shape), speak))
-
-
-async def hear(work: Work, question: Question, attempt: Attempt) -> ModelEnd:
-    """Let one attempt be spoken into the log. What ends it for good on our side is a fault like any other: told in the
-    log, and the same after a crash."""
-    try:
-        return await listen(work.provider.model, question.request, attempt, question.guard)
-    except WorkflowFailed as fault:
-        raise ModelFault(cast("FaultCode", fault.code), fault.message, retryable=False) from fault
-    finally:
-        work.model_closed_us = work.clock_us()
+        return call.key, await attempts(work, branch, call, (question.section, question.shape), speak)
 
 
 class Speaking:
@@ -126,7 +95,8 @@ async def attempts(
     async def once(number: int) -> T:
         nonlocal speaking
         await work.go_on(branch)
-        speaking = Attempt(work.writer, call.key, *where, call.attempt + number - 1)
+        kept = work.history.open.get(call.key) if number == 1 else None
+        speaking = Attempt(work.writer, call.key, *where, call.attempt + number - 1, kept)
         branch.open = Speaking(work, call.key, speaking)
         work.speaking.add(speaking)
         said = await speak(speaking)
@@ -141,7 +111,7 @@ async def attempts(
         why = (told.fault.code, told.fault.message_safe)
         usage = dead_usage(told.fault, speaking.heard)
         fact = await work.retry(
-            "model", call.key, why, dead, speaking.number, again=more, wait_s=told.wait_s, usage=usage
+            "model", call.key, why, dead, speaking.number, again=more, wait_s=told.wait_s, usage=usage, branch=branch
         )
         branch.open = None
         branch.passed(fact.seq, fact.at_us)
@@ -152,9 +122,9 @@ async def attempts(
         raise WorkflowFailed(fault.code, fault.message_safe, retryable=fault.code in WORTH_ANOTHER_RUN) from fault
 
 
-def finished(said: Spoken) -> Spoken:
-    """What was said, if it was said to its end."""
-    if said.finish != "stop":
+def finished(said: Spoken, on_length: OnLength = "offer") -> Spoken:
+    """What was said, if it was said to its end, or as far as the code wants to have it."""
+    if said.finish != "stop" and (said.finish, on_length) != ("length", "keep"):
         message = FINISH_MESSAGES.get(said.finish, "The model ended its answer for a reason that is not known here.")
         raise WorkflowFailed(f"model_{said.finish}"[:64], message, retryable=said.finish == "length")
     return said
@@ -162,7 +132,7 @@ def finished(said: Spoken) -> Spoken:
 
 def model_call(work: Work, call: Call, attempt: Attempt, question: Question, end: ModelEnd) -> events.ModelCall:
     """How a call ended, and what it has cost; the run has spent that from here on."""
-    usage = usage_of(end, attempt.heard)
+    usage = work.priced(usage_of(end, attempt.heard), end.model_served)
     work.usage = work.usage + usage
     request, first_ms = question.request, end.first_piece_ms
     spoken_ms = end.total_ms - (first_ms or 0.0)
@@ -179,6 +149,7 @@ def model_call(work: Work, call: Call, attempt: Attempt, question: Question, end
         per_piece_ms=round(spoken_ms / end.pieces, 2) if end.pieces else None,
         pieces=end.pieces,
         request_id=end.request_id,
+        turn=question.turn if question.tools else None,
         **provenance(request, end, attempt.text),
         **{**call.closing(), "attempt": attempt.number},
     )

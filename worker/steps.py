@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import structlog
 from pydantic import TypeAdapter
@@ -18,9 +18,8 @@ from eventstore.domain.errors import EventStoreError, NotStorable
 from worker.branches import Branch
 from worker.memo import Call
 from worker.stops import Misused, StepFailed, WorkflowFailed
+from worker.threads import cut_off, in_thread, kept_in, within
 from worker.work import Effect, Work
-
-STEP_S: Final = 60.0
 
 logger = structlog.get_logger(__name__)
 
@@ -190,21 +189,21 @@ async def _do(work: Work, call: Call, order: StepOrder, number: int) -> Any:
     args = (_context(work, order, call, number), *order.args) if order.context else order.args
     doing = asyncio.ensure_future(_run(order.fn, args))
     if order.effect:
+        # An effect goes on for a while when the run is stopped: somebody must learn what came of it.
         work.effects[call.key] = Effect(order.name, doing)
-    try:
-        async with asyncio.timeout(order.timeout_s) as limit:
-            # An effect goes on for a while when the run is stopped: somebody must learn what came of it.
-            output = await (asyncio.shield(doing) if order.effect else doing)
-    except TimeoutError as fault:
-        if limit.expired():
-            doing.cancel()
-            raise OutOfTime(f"{order.name} took longer than {order.timeout_s:g} s") from fault
-        raise
-    return _plain(order, output)
+        await asyncio.wait([doing], timeout=order.timeout_s)
+        if not doing.done():
+            await cut_off(doing, work.graces.clean_up_s)
+            raise OutOfTime(f"{order.name} took longer than {order.timeout_s:g} s")
+    elif not await within(doing, order.timeout_s, work.graces.clean_up_s):
+        raise OutOfTime(f"{order.name} took longer than {order.timeout_s:g} s")
+    if doing.cancelled():
+        raise RuntimeError(f"{order.name} was cancelled by itself")
+    return _plain(order, doing.result())
 
 
 async def _run(fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-    return await fn(*args) if inspect.iscoroutinefunction(fn) else await asyncio.to_thread(fn, *args)
+    return await (kept_in(fn(*args)) if inspect.iscoroutinefunction(fn) else in_thread(fn, *args))
 
 
 async def _learn_outcome(work: Work, branch: Branch, call: Call, order: StepOrder, number: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-StopReason = Literal["cancel", "deadline", "handover", "lost", "suspend"]
+StopReason = Literal["cancel", "deadline", "handover", "lost", "suspend", "over"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,14 @@ class Misused(Halt):
 
 class Left(Halt):
     """This part of the run goes on no more: another part beside it has failed, or it ended before its calls did."""
+
+
+class Exhausted(Halt):
+    """A limit of the run is reached, named as in its first event."""
+
+    def __init__(self, limit: str) -> None:
+        self.limit = limit
+        super().__init__(limit)
 
 
 class Rewind(Halt):

@@ -9,13 +9,17 @@ from pydantic import BaseModel, ValidationError
 from eventstore.domain import events, intake
 from eventstore.domain.errors import NotStorable
 from worker.branches import Branch
+from worker.declare import Tool
 from worker.holding import Hold, Redaction, guard_of
 from worker.items import Items, Partials
 from worker.llm.model import ModelRequest
+from worker.questions import OnLength, Question, Resume
 from worker.reading import Pieces, Prompted
-from worker.speaking import Question, attempts, say_all
+from worker.speaking import attempts
 from worker.speech import Attempt, Shape, recite
 from worker.stops import Site, WorkflowFailed, caller
+from worker.toolbox import offered
+from worker.turns import say_all
 from worker.work import Work
 
 M = TypeVar("M", bound=BaseModel)
@@ -40,14 +44,22 @@ class Talk:
         parameters: Mapping[str, Any] | None = None,
         hold: Hold | None = None,
         redact: Sequence[Redaction] = (),
+        tools: Sequence[Tool] = (),
+        on_length: OnLength = "offer",
+        resume: Resume = "again",
     ) -> Prompted:
         """Let a model speak into a section of the draft: await all of it, or read its `text()` while it comes.
 
         Text goes on only after `hold` lets it and without what `redact` matches: to the log and to the caller alike.
         A broken attempt is retried and its text is dead. Where it was read, the branch runs again as well.
+        With `tools` it goes on in turns: what the model asks of them is called, and it is asked again with the answers.
+
+        At its length limit the call fails and what it said stays (`offer`), goes on (`continue`), or is what it said so
+        far (`keep`). With `resume="continue"` a cut answer is gone on with, also by another worker: nothing is dead.
         """
-        question = self._question(name, messages, section, shape, parameters, caller())
-        return Prompted(self._work, self._branch, replace(question, guard=guard_of(hold, redact)))
+        question = self._question(name, messages, section, shape, parameters, caller(), tools)
+        guard = guard_of(hold, redact, self._work.limits.hold_chars_max)
+        return Prompted(self._work, self._branch, replace(question, guard=guard, on_length=on_length, resume=resume))
 
     def _question(
         self,
@@ -57,9 +69,10 @@ class Talk:
         shape: Shape,
         parameters: Mapping[str, Any] | None,
         site: Site,
+        tools: Sequence[Tool] = (),
     ) -> Question:
-        request = ModelRequest(self._work.provider.name, tuple(messages), parameters or {})
-        return Question(name, request, section, shape, site)
+        request = ModelRequest(self._work.provider.name, tuple(messages), parameters or {}, offered(tools))
+        return Question(name, request, section, shape, site, tools=tuple(tools))
 
     def items(
         self,
@@ -84,10 +97,21 @@ class Talk:
         return Prompted(self._work, self._branch, question).text()
 
     def value(
-        self, name: str, messages: Sequence[Mapping[str, Any]], output: type[M], *, section: str = "values"
+        self,
+        name: str,
+        messages: Sequence[Mapping[str, Any]],
+        output: type[M],
+        *,
+        section: str = "values",
+        tools: Sequence[Tool] = (),
+        parameters: Mapping[str, Any] | None = None,
+        resume: Resume = "again",
     ) -> Coroutine[Any, Any, M]:
-        """Let a model say a value of this type. Its JSON is kept apart from the draft text that people read."""
-        return self._value(self._question(name, messages, section, "json", JSON_OBJECT, caller()), output)
+        """Let a model say a value of this type, with `tools` in turns like `model`. Its JSON is kept apart from the
+        draft text that people read. One that reaches its length limit is asked for once more, with more room."""
+        said = {**JSON_OBJECT, **(parameters or {})}
+        question = self._question(name, messages, section, "json", said, caller(), tools)
+        return self._value(replace(question, resume=resume), output)
 
     async def _value(self, question: Question, output: type[M]) -> M:
         said = await say_all(self._work, self._branch, question)

@@ -6,12 +6,14 @@ waits on. A wait's end is the time that the database recorded its beginning at, 
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from eventstore.domain.record import Fact
 from worker.branches import Branch
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -45,12 +47,13 @@ class Waits:
         self._due: dict[str, int] = {}
         self._quiet = asyncio.Event()
 
-    async def wait(self, branch: Branch, key: str, due_us: int, asked: int | None = None) -> NoReturn:
-        """Wait here for good: once all branches do, the run is suspended, and this task ends with it."""
+    async def wait(self, branch: Branch, key: str, due_us: int, *asked: int) -> NoReturn:
+        """Wait here for good, for a time or for the answers to these questions: once all branches do, the run is
+        suspended, and this task ends with it."""
         self._due[key] = due_us
-        if asked is not None:
-            self.asked.add(asked)
+        self.asked.update(asked)
         branch.at_edge = branch.waiting = True
+        branch.waits_for = None
         try:
             self.look()
             while True:
@@ -59,7 +62,24 @@ class Waits:
             branch.waiting = False
             if not self._quiet.is_set():  # another part of the run has failed, and this one was stopped
                 self._due.pop(key, None)
-                self.asked.discard(asked or 0)
+                self.asked.difference_update(asked)
+
+    async def until(
+        self, branch: Branch, key: str, due_us: int, ask: Callable[[], Awaitable[T | None]], every_s: float
+    ) -> T:
+        """Wait here as `wait` does, and while other branches work on, ask this often whether the wait is over."""
+        self._due[key] = due_us
+        branch.at_edge = branch.waiting = True
+        try:
+            while True:
+                self.look()
+                await asyncio.sleep(every_s)
+                if (found := await ask()) is not None and not self._quiet.is_set():
+                    return found
+        finally:
+            branch.waiting = False
+            if not self._quiet.is_set():
+                self._due.pop(key, None)
 
     def look(self) -> None:
         """Whoever ends something in a branch says so here."""

@@ -4,6 +4,7 @@ A type is added together with its producer, its life-cycle row, its fold case, i
 docs/events.md and its test. The stored name never changes.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -54,13 +55,26 @@ class Person(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens spent, and how we know: told by the provider, estimated by us, or unknown."""
+    """Tokens spent, and how we know: told by the provider, estimated by us, or unknown.
+
+    What they cost is told in whole millionths of a US dollar, by the price table of this version. Tokens of a model
+    that has no price are told apart: the cost is then more than what stands there.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     input_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
     source: Literal["provider", "estimated", "none"] = "none"
+    cached_tokens: int | None = None
+    cost_micro_usd: int | None = None
+    unpriced_tokens: int | None = None
+    prices: str | None = None
+
+    @classmethod
+    def told(cls, data: Mapping[str, Any]) -> "Usage":
+        """As an event tells it; what a newer release says of it besides is left out."""
+        return cls.model_validate({name: value for name, value in data.items() if name in cls.model_fields})
 
     def __add__(self, other: "Usage") -> "Usage":
         rank = ("none", "provider", "estimated")
@@ -69,7 +83,16 @@ class Usage(BaseModel):
             output_tokens=self.output_tokens + other.output_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             source=max(self.source, other.source, key=rank.index),
+            cached_tokens=_sum(self.cached_tokens, other.cached_tokens),
+            cost_micro_usd=_sum(self.cost_micro_usd, other.cost_micro_usd),
+            unpriced_tokens=_sum(self.unpriced_tokens, other.unpriced_tokens),
+            prices=max(self.prices or "", other.prices or "") or None,
         )
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    """What nobody tells stays untold."""
+    return None if one is None and other is None else (one or 0) + (other or 0)
 
 
 class Milestone(BaseModel):
@@ -89,11 +112,25 @@ class PolicyRef(BaseModel):
 
 
 class RunLimits(BaseModel):
-    """What a run may take at most."""
+    """What a run may take at most. Reached, each ends the run with `limit_<name>`. What is absent has its default
+    (worker/limits.py), or no bound; runs that were accepted before a limit existed lack it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     run_s: float
     attempts_max: int
+    step_s: float | None = None
+    first_byte_s: float | None = None
+    between_pieces_s: float | None = None
+    turns_max: int | None = None
+    tool_calls_max: int | None = None
+    tool_failures_max: int | None = None
+    output_bytes_max: int | None = None
+    events_max: int | None = None
+    hold_chars_max: int | None = None
+    parallel: int | None = None
+    on_end_s: float | None = None
+    tokens_max: int | None = None
+    cost_micro_usd: int | None = None
 
 
 class OnDisconnect(BaseModel):
@@ -102,6 +139,27 @@ class OnDisconnect(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     cancel_after_s: float = Field(ge=UNREAD_S_MIN, le=86_400)
     while_waiting: bool = False
+
+
+class ParentRun(BaseModel):
+    """The run that asked for this one, by which of its calls, and how many runs stand above."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    run_id: str
+    key: str
+    depth: int
+
+
+class ChildRun(BaseModel):
+    """A run that this one asked for, what becomes of it when this one is stopped, and where its log ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    run_id: str
+    workflow: str
+    on_cancel: Literal["cancel", "keep"]
+    status: Literal["completed", "failed", "cancelled"] | None = None
+    seq: int | None = None
+    chain: str | None = None
 
 
 class Accepted(Body):
@@ -118,6 +176,7 @@ class Accepted(Body):
     limits: RunLimits
     trace_id: str
     on_disconnect: OnDisconnect | None = None  # none: the run goes on
+    parent: ParentRun | None = None
 
 
 class Started(Body):
@@ -157,6 +216,7 @@ class Token(Body):
     step: str
     attempt: int
     shape: Literal["text", "json"] = "text"
+    resume: Literal["continue"] | None = None
 
 
 class ToolCall(Body):
@@ -167,6 +227,9 @@ class ToolCall(Body):
     shown: dict[str, Any] = Field(default_factory=dict)
     key: str
     attempt: int = 1
+    turn: str | None = None
+    provider_id: str | None = None
+    written: str | None = None
 
 
 class ToolResult(Closing):
@@ -194,6 +257,7 @@ class Step(Closing):
     output: Any = None
     error: str | None = None
     wait_s: float | None = None
+    child: ChildRun | None = None
 
 
 class ModelCall(Closing):
@@ -216,6 +280,7 @@ class ModelCall(Closing):
     message_digests: list[str] | None = None
     tools_digest: str | None = None
     output_digest: str | None = None
+    turn: int | None = None
 
 
 class Retry(Body):
@@ -257,6 +322,8 @@ class Escalation(Closing):
     to: str
     wait_s: float
     default: Any = None
+    call_id: str | None = None
+    arguments_digest: str | None = None
 
 
 class Decision(Closing):

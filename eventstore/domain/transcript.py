@@ -62,5 +62,7 @@ def public(state: RunState) -> dict[str, Any]:
         "result": {"final": True, **state.result} if state.result is not None else None,
         "partial": None if state.result is not None else {**partial(state), **(state.partial or {}), "final": False},
         "error": dict(state.error) if state.error else None,
-        "usage": state.usage.model_dump(),
+        "usage": state.usage.model_dump(exclude_none=True),
+        **({"parent": dict(state.parent)} if state.parent else {}),
+        **({"children": [dict(child) for child in state.children.values()]} if state.children else {}),
     }

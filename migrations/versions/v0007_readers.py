@@ -5,7 +5,7 @@ from alembic import op
 from migrations import files
 
 revision = "readers_7"
-down_revision = "asking_4"
+down_revision = "children_6"
 
 
 def upgrade() -> None:

@@ -246,7 +246,7 @@ async def test_an_attempt_that_never_began_to_answer_costs_nothing(
 
 async def test_too_much_held_ends_the_run_with_nothing_shown(carry: Carry, api: str) -> None:
     facts = await carry("on and on", api)
-    assert (facts[-1].type, facts[-1].data["code"]) == ("error", "hold_limit")
+    assert (facts[-1].type, facts[-1].data["code"]) == ("error", "limit_hold_chars_max")
     assert text_of(facts, "token") == ""
 
 

@@ -1,82 +1,21 @@
 """Workflows of every shape over the real log: how they end when they diverge, are stopped, or never stop."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
-from redis.asyncio import Redis
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import log
-from eventstore.domain.record import Fact
 from eventstore.domain.run import fold
-from tests.carrying import Code, Nothing, Scripted, declared
-from tests.owning import Owner, free, new_owner
-from tests.running import Runs, until
-from tests.writing import new_tenant
-from worker.registry import WORKFLOWS
+from tests.carrying import Nothing
+from tests.running import until
+from tests.staging import Stage
 from worker.run import Run
-from worker.runner import advance
-from worker.settings import WorkerSettings
 
 
 def ask(question: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": question}]
-
-
-class Stage:
-    """Where a workflow is carried."""
-
-    def __init__(self, runs: Runs, engine: AsyncEngine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.runs = runs
-        self.model = Scripted({"a": ["A1 ", "A2 "], "b": ["B1 ", "B2 "]})
-        self._engine = engine
-        self._redis = redis
-        self._monkeypatch = monkeypatch
-        self._owners: list[tuple[Owner, asyncio.Task[None]]] = []
-
-    def play(self, code: Code, digest: str = "c1c1") -> None:
-        self._monkeypatch.setitem(WORKFLOWS, "story", declared(code, code=digest))
-
-    async def submit(self) -> UUID:
-        return await self.runs.submit("story", {})
-
-    def own(self, run_id: UUID, handover: asyncio.Event | None = None) -> "asyncio.Task[None]":
-        owner = new_owner(self._engine, self._redis, self.model, WorkerSettings(grace_s=0.2, effect_grace_s=0.2))
-        task = asyncio.create_task(advance(owner.bench, run_id, handover or asyncio.Event()))
-        self._owners.append((owner, task))
-        return task
-
-    async def die(self, run_id: UUID) -> None:
-        owner, task = self._owners.pop()
-        await owner.die(task)
-        await free(self._engine, run_id)
-
-    async def ended(self, run_id: UUID) -> list[Fact]:
-        await self.own(run_id)
-        owner, task = self._owners.pop()
-        await owner.die(task)
-        return await self.runs.ended(run_id)
-
-    async def close(self) -> None:
-        for owner, task in self._owners:
-            await owner.die(task)
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def stage(
-    api_engine: AsyncEngine,
-    worker_engine: AsyncEngine,
-    owner_engine: AsyncEngine,
-    redis: Redis,
-    monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[Stage]:
-    made = Stage(Runs(api_engine, await new_tenant(owner_engine)), worker_engine, redis, monkeypatch)
-    yield made
-    await made.close()
 
 
 async def test_code_that_diverged_ends_the_run_with_its_partial_result_whatever_it_caught(stage: Stage) -> None:

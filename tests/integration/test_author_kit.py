@@ -84,7 +84,7 @@ async def test_waiting_for_what_never_comes_ends_with_the_run(author: Author) ->
 async def test_an_input_that_does_not_fit_and_a_name_that_nobody_knows_are_told_at_once(author: Author) -> None:
     with pytest.raises(ValueError, match="pieces"):
         await author.start("drill", {"pieces": -1})
-    with pytest.raises(AssertionError, match="there is no workflow drills; there are contract_review"):
+    with pytest.raises(AssertionError, match=r"there is no workflow drills; there are agent, clinical_note"):
         await author.start("drills")
     with pytest.raises(AssertionError, match="has no sample nothing"):
         await author.start("contract_review", sample="nothing")

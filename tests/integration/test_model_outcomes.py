@@ -79,13 +79,13 @@ ROWS = [
     Row("answer", FINAL, {"kind": "429", "error_code": "insufficient_quota"}, 0),
     Row("answer", ("content_filter", False), {"kind": "400", "error_code": "content_filter"}, 0),
     Row("answer", ("malformed", True), {"kind": "not_a_stream"}, 0),
-    Row("answer", ("timeout", True), {"kind": "slow_first", "delay_s": 30}, 0),
+    Row("answer", ("limit_first_byte_s", True), {"kind": "slow_first", "delay_s": 30}, 0),
     *(
         Row("answer", outcome, {"kind": kind, "after_pieces": pieces, **more}, pieces)
         for pieces in (0, 1, 5, len(ANSWER))
         for kind, outcome, more in (
             ("cut", ("connection", True), {}),
-            ("hang", ("timeout", True), {}),
+            ("hang", ("limit_between_pieces_s", True), {}),
             ("malformed", ("malformed", True), {}),
             ("bad_utf8", ("malformed", True), {}),
             ("early_end", ("stream_incomplete", True), {}),

@@ -238,15 +238,15 @@ async def test_the_typed_client_of_the_sdk_reads_the_same(server: ScriptedServer
         ({"kind": "malformed"}, "malformed", True),
         ({"kind": "bad_utf8"}, "malformed", True),
         ({"kind": "error_frame"}, "provider_busy", True),
-        ({"kind": "hang"}, "timeout", True),
-        ({"kind": "slow_first", "delay_s": 30.0}, "timeout", True),
+        ({"kind": "hang"}, "limit_between_pieces_s", True),
+        ({"kind": "slow_first", "delay_s": 30.0}, "limit_first_byte_s", True),
     ],
 )
 async def test_each_fault_has_its_code_and_none_shows_the_words_of_the_provider(
     make_model: Callable[..., ChatModel], server: ScriptedServer, order: dict[str, Any], code: str, retryable: bool
 ) -> None:
     server.faults.add(Fault.model_validate(order))
-    quick = 0.2 if code == "timeout" else 30.0
+    quick = 0.2 if code.startswith("limit_") else 30.0
     async with asyncio.timeout(4):  # sooner than the transport's own time-out behind ours
         pieces, fault = await read_on(make_model(first_byte_s=quick, between_pieces_s=quick), asking("say the text"))
     assert isinstance(fault, ModelFault)
@@ -255,7 +255,7 @@ async def test_each_fault_has_its_code_and_none_shows_the_words_of_the_provider(
     assert fault.__cause__ is None
     assert fault.__suppress_context__ or fault.__context__ is None
     await until(lambda: closed(server))
-    expected = "client_closed" if code == "timeout" else order["kind"]
+    expected = "client_closed" if code.startswith("limit_") else order["kind"]
     assert server.journal.entries()[-1]["ended"] == expected
     again, _ = await read(make_model(), asking("say the text"))
     assert text_of(again) == TEXT

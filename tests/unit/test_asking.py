@@ -32,6 +32,9 @@ class Below:
     def branches(self) -> Iterator[Branch]:
         return iter(self.living)
 
+    async def shut(self) -> None:
+        self.living.clear()
+
 
 def question(seq: int, at_s: float, wait_s: float = 60) -> Fact:
     return Fact(seq, "escalation", round(at_s * S), 1, {"wait_s": wait_s})
@@ -68,7 +71,7 @@ async def test_a_run_rests_only_when_all_its_branches_wait_and_until_the_first_i
     root = Branch("", None, 0)
     one, other, third = (Branch(name, root, 0) for name in ("a", "b", "c"))
     below = Below([one, other, third])
-    root.children = below
+    root.groups, root.joining = [below], True
     waits = Waits(root)
     quiet = asyncio.create_task(waits.all_wait())
     tasks = [asyncio.create_task(waits.wait(one, "a/ask", 50 * S, 7))]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from worker.lint.check import Report, Source, check, check_file, check_folder
 from worker.lint.finding import Finding
-from worker.workflows import contract_review, drill
+from worker.workflows import agent, contract_review, drill
 
 HEAD = """\
 import asyncio, contextlib, datetime as dt, os, random, secrets, socket, subprocess, threading, time, uuid
@@ -258,7 +258,7 @@ def test_a_finding_is_one_line_and_one_object() -> None:
     assert found.plain()["line"] == 3
 
 
-@pytest.mark.parametrize("package", [contract_review, drill])
+@pytest.mark.parametrize("package", [agent, contract_review, drill])
 def test_the_workflows_that_come_along_are_clean(package: object) -> None:
     folder = Path(str(getattr(package, "__file__", ""))).parent
     found = check_folder(folder)

@@ -119,4 +119,4 @@ async def test_comments_alone_do_not_renew_the_deadline() -> None:
         _, fault = await _read(model)
     await model.aclose()
     assert isinstance(fault, ModelFault)
-    assert fault.code == "timeout"
+    assert fault.code == "limit_first_byte_s"

@@ -281,6 +281,6 @@ async def test_a_draft_that_was_held_back_for_good_fails_the_same_way_after_a_cr
     carried = Carried(declared(story), Scripted({"tell": ["word " * 500] * 3}))
     await carried.carry(die_at=4)
     assert await carried.carry() is None
-    assert set(seen) == {"hold_limit"}
+    assert set(seen) == {"limit_hold_chars_max"}
     assert carried.model.asked == ["tell"]
     assert not carried.of("token")

@@ -149,7 +149,7 @@ async def test_a_speech_that_holds_too_much_fails_and_stores_none_of_it() -> Non
     model = Said(*(TextPiece("and on ") for _ in range(1_000)))
     with pytest.raises(WorkflowFailed) as caught:
         await listen(model, ASKED, attempt_of(writer), Guard("sentence"))
-    assert (caught.value.code, model.closed, stored(writer)) == ("hold_limit", True, {})
+    assert (caught.value.code, model.closed, stored(writer)) == ("limit_hold_chars_max", True, {})
 
 
 async def test_without_a_guard_each_piece_goes_on_at_once() -> None:

@@ -18,8 +18,9 @@ HANDED: Final = {
     "tool": ((0,), ("tool",)),
     "on_end": ((0,), ("fn",)),
     "model": ((), ("tools",)),
+    "value": ((), ("tools",)),
 }
-BRANCHING: Final = frozenset({"each", "gather", "branch"})
+BRANCHING: Final = frozenset({"each", "as_done", "gather", "branch"})
 BUILDS_CLASSES: Final = ("__init__", "__post_init__", "__new__", "model_post_init")
 
 

@@ -88,6 +88,14 @@ def fault_of_api_error(error: openai.APIError) -> ModelFault:
     return ModelFault("malformed", "The model provider sent an answer that could not be read.", retryable=True)
 
 
+def fault_of_silence(*, begun: bool) -> ModelFault:
+    """The fault of an answer that did not come in our time."""
+    if begun:
+        message = "The model's answer stood still for longer than it may."
+        return ModelFault("limit_between_pieces_s", message, retryable=True)
+    return ModelFault("limit_first_byte_s", "The model did not begin to answer in time.", retryable=True)
+
+
 def fault_of_transport(error: BaseException | None) -> ModelFault:
     """The fault behind a broken or silent connection."""
     if isinstance(error, (httpx2.ConnectTimeout, httpx2.PoolTimeout)):

@@ -9,13 +9,17 @@ from typing import Any, Literal, Protocol
 
 FaultCode = Literal[
     "connection",  # could not connect, or the connection broke
-    "timeout",  # no first byte, or no further piece, in the time allowed
+    "timeout",  # the transport's own: it could not send, or its time-out stood behind ours
+    "limit_first_byte_s",  # no first byte in the time allowed
+    "limit_between_pieces_s",  # no further piece in the time allowed
     "provider_busy",  # 408, 409, 429, 5xx: another try may help
     "provider_refused",  # another try will be refused as well: key, quota, model name, request
     "content_filter",  # refused for what it says
     "stream_incomplete",  # the answer ended without saying why
     "unknown_finish",  # the answer ended for a reason that is not known here
     "malformed",  # not what a model server may send
+    "model_length",  # a typed answer reached its length limit before it was whole
+    "price_unknown",  # the run has a bound of cost, and nobody knows what this model costs
 ]
 
 # Set by the call itself; a request that brings its own would change what the decoder relies on.
@@ -37,6 +41,9 @@ class ModelRequest:
     messages: tuple[Mapping[str, Any], ...]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     tools: tuple[Mapping[str, Any], ...] = ()
+    # Bounds of the run. The process has its own, and the nearer counts.
+    first_byte_s: float | None = None
+    between_pieces_s: float | None = None
 
     def __post_init__(self) -> None:
         reserved = _RESERVED_PARAMETERS.intersection(self.parameters)

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from worker.llm.scripted_faults import Entry, Fault, Faults, Journal
 from worker.llm.scripted_responses import ResponsesWire, asked_responses
-from worker.llm.scripted_rules import Rule, answer, prompt_text
+from worker.llm.scripted_rules import Rule, answered, prompt_text
 from worker.llm.scripted_wire import (
     PROVIDER_TEXT,
     BadRequestError,
@@ -109,7 +109,7 @@ class ScriptedChat:
             raise BadRequestError("model is missing")
         asked = asked_responses(sent) if over_responses else asked_chat(sent)
         prompt = prompt_text(asked.messages)
-        told = answer(self.rules, prompt, str(asked.messages[-1].get("role")))
+        told = answered(self.rules, asked.messages)
         fault = self.faults.take(prompt, told.text)
         if fault is not None and fault.replace is not None:
             told = replace(told, text=told.text.replace(fault.replace.old, fault.replace.new))

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from worker.llm.continuing import GO_ON
 
 SCRIPT_PATTERN = "*.script.json"
 NO_RULE = "no script matched"
@@ -128,6 +130,25 @@ def answer(rules: Iterable[Rule], prompt: str, last_role: str) -> Answer:
         if names is not None:
             return _speak(rule, prompt, names)
     return Answer(NO_RULE, "", NO_RULE_SAYS, (), "stop", None)
+
+
+def answered(rules: Iterable[Rule], messages: Sequence[Mapping[str, Any]]) -> Answer:
+    """The answer to a conversation. Whoever asks for the rest of an answer is told that, if it begins with the text so
+    far."""
+    first, said = _so_far(messages)
+    told = answer(rules, prompt_text(first), str(first[-1].get("role")) if first else "")
+    if said and told.text.startswith(said):
+        return replace(told, text=told.text[len(said) :], reasoning="")
+    return told
+
+
+def _so_far(messages: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], str]:
+    """The conversation without the half of an answer that it ends with, and that half."""
+    asked = len(messages) > 1 and "".join(_texts(messages[-1].get("content"))) == GO_ON
+    rest = messages[:-1] if asked else messages
+    if len(rest) < 2 or rest[-1].get("role") != "assistant" or rest[-1].get("tool_calls"):
+        return messages, ""
+    return rest[:-1], "".join(_texts(rest[-1].get("content")))
 
 
 def _names(patterns: Iterable[str], prompt: str) -> dict[str, str] | None:

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from worker.llm.continuing import ContinueBy, continue_by
 from worker.llm.spending import Amounts
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -58,6 +59,11 @@ class ModelSettings(BaseSettings):
     # For providers that know it (vLLM): usage in every chunk, so that also a broken answer tells what it cost.
     continuous_usage: bool = Field(
         default=False, validation_alias=AliasChoices("RUNWIRE_CONTINUOUS_USAGE", "continuous_usage")
+    )
+
+    # How a cut answer is gone on with; unset: by the provider's address. `final` is for vLLM.
+    continue_by: ContinueBy | None = Field(
+        default=None, validation_alias=AliasChoices("RUNWIRE_CONTINUE_BY", "continue_by")
     )
 
     # The provider's limits for each model and key, held by all workers together. Unset: none.
@@ -112,6 +118,10 @@ class ModelSettings(BaseSettings):
         if parts.username or parts.password or parts.query:
             raise ValueError("must not carry a user, a password or a query")
         return url.strip().rstrip("/")
+
+    def continuing(self) -> ContinueBy:
+        """How a cut answer is gone on with."""
+        return self.continue_by or continue_by(self.endpoint().base_url)
 
     def amounts(self) -> Amounts:
         """What may be spent of one model within a window."""

@@ -1,4 +1,4 @@
-"""What model calls have spent of a provider's limits: counted for all processes in Redis, for this one in memory."""
+"""What model calls have spent of a provider's limits: in Redis for all processes, in memory for this one."""
 
 import secrets
 import time

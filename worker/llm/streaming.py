@@ -19,7 +19,7 @@ import anyio
 import httpx2
 import openai
 
-from worker.llm.faults import fault_of_api_error, fault_of_transport, request_id_of
+from worker.llm.faults import fault_of_api_error, fault_of_silence, fault_of_transport, request_id_of
 from worker.llm.model import ModelEnd, ModelFault, ModelRequest, Piece
 from worker.llm.reading import Decoder, Reading
 from worker.llm.settings import ModelSettings
@@ -117,7 +117,9 @@ class StreamedModel(ABC):
         measured = _Measured(began=self._clock())
         reading = Reading(self._decoder())
         async with AsyncExitStack() as stack:
-            deadline = loop.time() + self._first_byte_s
+            first_s = min(self._first_byte_s, request.first_byte_s or self._first_byte_s)
+            between_s = min(self._between_pieces_s, request.between_pieces_s or self._between_pieces_s)
+            deadline = loop.time() + first_s
             response = await self._open(stack, request, deadline)
             request_id = request_id_of(response.headers)
             body = await stack.enter_async_context(aclosing(response.iter_bytes()))
@@ -125,7 +127,7 @@ class StreamedModel(ABC):
             stack.callback(watch.close)
             while not reading.done:
                 try:
-                    data = await _read(watch, body, deadline)
+                    data = await _read(watch, body, deadline, begun=reading.frames > 0)
                     if data is None:
                         break
                     frames_before = reading.frames
@@ -141,7 +143,7 @@ class StreamedModel(ABC):
                     raise
                 if reading.frames > frames_before:
                     finished = reading.decoder.finish_raw is not None
-                    deadline = loop.time() + (USAGE_WAIT_S if finished else self._between_pieces_s)
+                    deadline = loop.time() + (USAGE_WAIT_S if finished else between_s)
             if reading.done:
                 await _drain(watch, body, loop.time() + DRAIN_S)
         for piece in self._forgotten(reading):
@@ -161,8 +163,8 @@ class StreamedModel(ABC):
                 response = await stack.enter_async_context(self._send(request))
         except openai.APIError as error:
             raise fault_of_api_error(error) from None
-        except TimeoutError as error:
-            raise fault_of_transport(error) from None
+        except TimeoutError:
+            raise fault_of_silence(begun=False) from None
         if self._heard is not None:
             self._heard(request.model, response.headers)
         content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -178,18 +180,20 @@ class StreamedModel(ABC):
         return response
 
 
-async def _read(watch: Watch, body: AsyncIterator[bytes], deadline: float) -> bytes | None:
+async def _read(watch: Watch, body: AsyncIterator[bytes], deadline: float, *, begun: bool) -> bytes | None:
     """The next bytes, or None at the end."""
     try:
         return await watch.read(body, deadline)
-    except (TimeoutError, *_BROKEN) as error:
+    except TimeoutError:
+        raise fault_of_silence(begun=begun) from None
+    except _BROKEN as error:
         raise fault_of_transport(error) from None
 
 
 async def _drain(watch: Watch, body: AsyncIterator[bytes], deadline: float) -> None:
     """Read to the end of the body, but do not wait for it: closing an unread connection only costs the next one."""
     try:
-        while await _read(watch, body, deadline) is not None:
+        while await _read(watch, body, deadline, begun=True) is not None:
             pass
     except ModelFault:
         return

@@ -86,6 +86,14 @@ export function fold(run, frame) {
   return run;
 }
 
+// "Queued, 3rd in line": where a run stands that has not begun.
+export function inLine(queue) {
+  if (queue?.reason === "no_worker") return "Queued, no worker can carry it";
+  if (!queue?.position) return "Queued";
+  const n = queue.position, suffix = [11, 12, 13].includes(n % 100) ? "th" : ["th", "st", "nd", "rd"][n % 10] ?? "th";
+  return `Queued, ${queue.exact ? "" : "at least "}${n}${suffix} in line`;
+}
+
 // "risk_level" is for programs; people read "Risk level".
 export function words(name) {
   const text = String(name ?? "").replaceAll("_", " ").trim();

@@ -125,7 +125,7 @@ def speech(order: Order, first: int, count: int, *, faulty: bool) -> Callable[[]
     output=Report,
     milestones=MILESTONES,
     partial=best_partial,
-    limits=RunLimits(run_s=3_600.0, attempts_max=3),
+    limits=RunLimits(run_s=3_600.0, attempts_max=3, tool_calls_max=1_000, events_max=1_000_000),
 )
 async def drill(run: Run, order: Order) -> Report:
     """Do as ordered."""

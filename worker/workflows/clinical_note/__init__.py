@@ -1,0 +1,1 @@
+"""Writes a clinical note sentence by sentence, without identifiers; what the transcript does not say is left out."""
