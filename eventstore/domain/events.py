@@ -112,7 +112,7 @@ class PolicyRef(BaseModel):
 
 
 class RunLimits(BaseModel):
-    """What a run may take at most: reached, each ends it with `limit_<name>`. An absent one has its default or no bound."""
+    """What a run may take at most: reached, each ends it as `limit_<name>`. An absent one has its default, or none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     run_s: float
