@@ -59,7 +59,7 @@ def clock_us() -> int:
 
 def owner() -> str:
     """A name to own runs under. In a container every process is the first one: chance tells it from the one before."""
-    return f"{socket.gethostname()}/{os.getpid()}/{secrets.token_hex(3)}"
+    return f"{socket.gethostname()}/{secrets.token_hex(3)}/{os.getpid()}"
 
 
 async def register(engine: AsyncEngine, workflows: Iterable[Workflow], wait_s: float) -> None:

@@ -60,8 +60,9 @@ class Run(Talk):
 
     @property
     def version(self) -> int:
-        """The workflow's version when the run was accepted: the same for the whole run, whoever carries it."""
-        return int(self._work.history.accepted.data["workflow_version"])
+        """The workflow's version when the run was accepted, or when it began anew: the same for whoever carries it."""
+        history = self._work.history
+        return history.anew or int(history.accepted.data["workflow_version"])
 
     @property
     def workflow(self) -> Workflow:
@@ -112,7 +113,9 @@ class Run(Talk):
         A function whose first parameter is a StepContext is told its idempotency key. With `effect` the intent is
         stored first; whoever finds an intent without an outcome asks `verify`, or does it again with the same key.
         """
-        site, deadline = caller(), time.monotonic() + (self.deadline - self.now()).total_seconds()
+        site, now_us = caller(), max(self._branch.now_us, self._work.writer.last_us)
+        left = self.deadline - EPOCH_START - timedelta(microseconds=now_us)
+        deadline = time.monotonic() + left.total_seconds()
         adapter: TypeAdapter[Any] = TypeAdapter(returns)
         limit_s = self._work.limits.step_s
         bound_s = limit_s if timeout_s is None else min(timeout_s, limit_s)

@@ -293,6 +293,7 @@ class Retry(Body):
     next_attempt: int | None = None
     wait_s: float = 0.0
     usage: Usage | None = None
+    version: int | None = None
 
 
 class CheckOutcome(BaseModel):
