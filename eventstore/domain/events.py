@@ -22,8 +22,7 @@ UNREAD_S_MIN: Final = 5.0
 class Body(BaseModel):
     """What all event bodies share: frozen, closed, and a name and version of their own.
 
-    An `open_` body is judged whole before it is stored: others fill parts of it freely. The many small ones, pieces of
-    text, hold nothing that needs it.
+    An `open_` body, parts of which others fill freely, is judged whole before it is stored; pieces of text need not be.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -112,7 +111,7 @@ class PolicyRef(BaseModel):
 
 
 class RunLimits(BaseModel):
-    """What a run may take at most; reached, each ends it with `limit_<name>`. Absent: its default, or no bound."""
+    """What a run may take at most: reached, each ends it as `limit_<name>`. An absent one has its default, or none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     run_s: float
