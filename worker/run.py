@@ -60,8 +60,9 @@ class Run(Talk):
 
     @property
     def version(self) -> int:
-        """The workflow's version when the run was accepted: the same for the whole run, whoever carries it."""
-        return int(self._work.history.accepted.data["workflow_version"])
+        """The workflow's version when the run was accepted, or when it began anew: the same for whoever carries it."""
+        history = self._work.history
+        return history.anew or int(history.accepted.data["workflow_version"])
 
     @property
     def workflow(self) -> Workflow:

@@ -198,8 +198,9 @@ class Work:
 
     def aborted(self) -> events.Usage:
         """What the calls that were under way when the run stopped have cost, as far as we can tell."""
-        heard = sum(attempt.heard for attempt in self.speaking)
-        return self.priced(estimated(heard)) if heard else events.Usage()
+        begun = [attempt for attempt in self.speaking if attempt.heard]
+        heard, asked = sum(each.heard for each in begun), sum(each.prompt_chars for each in begun)
+        return self.priced(estimated(heard, asked)) if heard else events.Usage()
 
     def priced(self, usage: events.Usage, served: str | None = None) -> events.Usage:
         """What was spent with what it cost, by the model that answered or else by the one that was asked."""

@@ -111,8 +111,7 @@ class PolicyRef(BaseModel):
 
 
 class RunLimits(BaseModel):
-    """What a run may take at most. Reached, each ends the run with `limit_<name>`. What is absent has its default
-    (worker/limits.py), or no bound; runs that were accepted before a limit existed lack it."""
+    """What a run may take at most; reached, each ends it with `limit_<name>`. Absent: its default, or no bound."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     run_s: float
@@ -293,6 +292,7 @@ class Retry(Body):
     next_attempt: int | None = None
     wait_s: float = 0.0
     usage: Usage | None = None
+    version: int | None = None
 
 
 class CheckOutcome(BaseModel):
