@@ -14,8 +14,7 @@ from eventstore.domain import intake
 from eventstore.domain.errors import NotStorable
 from eventstore.domain.record import NewEvent
 
-# No run is stopped for want of readers sooner: a stream's reader must have the time to come back, and a poll's to ask
-# again as seldom as it is told to.
+# A run is not stopped for want of readers sooner: they must have the time to come back, or to ask again as advised.
 UNREAD_S_MIN: Final = 5.0
 
 
