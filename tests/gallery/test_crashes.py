@@ -44,7 +44,7 @@ SMALL: Final[dict[str, dict[str, Any]]] = {
     },
 }
 # Every so-manieth piece, where all of them would take long: the model's answers alone, cut between any two pieces.
-EVERY: Final = {"agent": 5, "clinical_note": 11, "code_review": 7, "contract_review": 11, "market_analysis": 3}
+EVERY: Final = {"agent": 5, "clinical_note": 11, "code_review": 4, "contract_review": 11, "market_analysis": 3}
 
 
 async def started(author: Author, name: str) -> AuthorRun:
