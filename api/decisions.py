@@ -175,6 +175,7 @@ async def _decided(service: Service, sight: Sight, said: Said, body: Decision) -
     run, event = sight.run, new_event(body, time_ns() // 1_000)
     async with service.engine.begin() as connection:
         told = await log.control(connection, run.run_id, event)
+    service.readers.seen(run.run_id)
     if told.verdict == "ok":
         service.tails.ask(run.run_id)
         service.errands.run(spread(service, run.run_id, told))

@@ -100,6 +100,10 @@ class InvalidInput(Refusal):
     """The request does not fit its schema."""
 
 
+class TooManyQueued(Refusal):
+    """As many runs as may wait to begin."""
+
+
 class MovedOn(Refusal):
     """The run has moved on since you looked at it."""
 
@@ -125,6 +129,7 @@ KINDS: Final[Mapping[type[Exception], Kind]] = {
     UnsupportedMedia: Kind(415, "unsupported-media", "Unsupported media type"),
     UnknownWorkflow: Kind(422, "unknown-workflow", "Unknown workflow"),
     MovedOn: Kind(409, "moved-on", "Run has moved on"),
+    TooManyQueued: Kind(429, "queue-full", "Too many runs in line"),
     InvalidInput: Kind(422, "invalid-input", "Invalid input"),
     store.EventStoreError: Kind(500, "internal", "Internal error"),
     store.UnknownRun: Kind(404, "run-not-found", "Run not found"),

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.callers import Caller
 from api.policies import Policies
 from eventstore import catalogue
-from eventstore.domain.events import Milestone, RunLimits
+from eventstore.domain.events import Milestone, OnDisconnect, RunLimits
 from eventstore.domain.manifest import Manifest, Sample
 
 FRESH_S: Final = 2.0
@@ -36,6 +36,7 @@ class Workflow(BaseModel):
     output_schema: dict[str, Any]
     samples: list[Sample]
     limits: RunLimits
+    on_disconnect: OnDisconnect | None
 
 
 class WorkflowList(BaseModel):

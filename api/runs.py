@@ -15,6 +15,7 @@ from api.callers import MAY_STOP, Caller
 from api.errors import BadRequest, Fault, InvalidInput, NotAllowed
 from api.fronts.sources import LOG_AWAY, live, until_ended
 from api.fronts.sse import StreamAnswer, event_stream
+from api.lines import InLine, body_of, keep_in_bounds, line_of, lines, tag_of
 from api.negotiation import (
     DIGITS,
     JSON,
@@ -34,7 +35,7 @@ from api.service import Asked, Service, Who
 from api.shapes import RunInList, RunList, RunStatus, answer, is_done, links, state_body, version
 from api.states import Known, Pages
 from api.submission import judged, read_object, read_wish, submission
-from eventstore import catalogue, log, wakeups
+from eventstore import catalogue, log, readers, wakeups
 from eventstore.catalogue import RunRow
 from eventstore.domain.errors import AppendRefused, IdempotencyMismatch, LogUnavailable, UnknownRun
 from eventstore.domain.events import CancelRequested, new_event
@@ -79,6 +80,10 @@ async def submit(request: Request, service: Asked, caller: Who) -> Response:
     view = service.policies.view(offer.name, caller.role)
     async with service.engine.begin() as connection:
         opened = await catalogue.open_run(connection, wanted)
+        if opened.verdict == "ok":
+            await keep_in_bounds(connection, service, caller)
+            if (policy_of_readers := offer.manifest.on_disconnect) is not None:
+                await readers.expect(connection, opened.run_id, policy_of_readers)
     if opened.verdict == "mismatch":
         raise IdempotencyMismatch
     if opened.verdict == "out_of_range":
@@ -90,14 +95,16 @@ async def submit(request: Request, service: Asked, caller: Who) -> Response:
     location = links(opened.run_id)["self"]
     headers = {"Location": location, **({"Idempotent-Replayed": "true"} if replayed else {})}
     if media_type == SSE:
-        source = live(service.tails, opened.run_id, view, 0)
+        source = live(service.tails, service.readers, opened.run_id, view, 0)
         figures = service.figures.stream("sse")
         return StreamAnswer(source, event_stream(service.settings), service.waits, service.settings, figures, headers)
     wait_s = asked_wait(request, service.settings.poll_wait_s_max)
     if wait_s is not None:
         request.state.waited = True
         headers["Preference-Applied"] = f"wait={wait_s:g}"
-        if await until_ended(service.tails, service.waits, opened.run_id, wait_s, request.receive):
+        with service.readers.reading(opened.run_id):
+            ended = await until_ended(service.tails, service.waits, opened.run_id, wait_s, request.receive)
+        if ended:
             return await _final(service, Sight(await _row(service, caller, opened.run_id), view), headers)
     row = _fresh(wanted, opened)
     if replayed or wait_s:
@@ -153,7 +160,8 @@ async def list_runs(
             before=before,
             limit=wanted + 1,
         )
-    page = found[:wanted]
+        page = found[:wanted]
+        places = await lines(connection, service, page)
     runs = [
         RunInList(
             id=run.run_id,
@@ -162,6 +170,7 @@ async def list_runs(
             status=run.status,
             created_at=rfc3339(run.created_us),
             seq=run.seq,
+            queue=body_of(places.get(run.run_id)),
         )
         for run in page
     ]
@@ -184,11 +193,14 @@ async def show_run(
     async with service.reading.connect() as connection:
         sight = await see(connection, service, caller, run_id)
         run, view = sight.run, sight.view
-        if at is None and has_version(request, etag := version(view, run.seq, run.status)):
+        if not sight.ended:
+            service.readers.seen(run.run_id)
+        place = await line_of(connection, service, run) if at is None else None
+        if at is None and has_version(request, etag := version(view, run.seq, run.status, *tag_of(place))):
             return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"ETag": etag})
         pages = Pages(connection, run.run_id)
         known = await _state_then(service, pages, sight, at) if at else await service.states.at_end(pages, view)
-    return _state(sight, known, {})
+    return _state(sight, known, {}, place if known.seq == run.seq else None)
 
 
 async def _state_then(service: Service, pages: Pages, sight: Sight, at: str) -> Known:
@@ -207,9 +219,9 @@ async def _state_then(service: Service, pages: Pages, sight: Sight, at: str) -> 
     return known
 
 
-def _state(sight: Sight, known: Known, headers: dict[str, str]) -> Response:
-    etag = version(sight.view, known.seq, known.state.status)
-    return answer(state_body(sight.run.run_id, known), 200, {**headers, "ETag": etag})
+def _state(sight: Sight, known: Known, headers: dict[str, str], place: InLine | None = None) -> Response:
+    etag = version(sight.view, known.seq, known.state.status, *tag_of(place))
+    return answer(state_body(sight.run.run_id, known, body_of(place)), 200, {**headers, "ETag": etag})
 
 
 async def _final(service: Service, sight: Sight, headers: dict[str, str]) -> Response:

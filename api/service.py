@@ -18,6 +18,7 @@ from api.fronts.waits import Waits
 from api.keys import Keys, key_in
 from api.offers import Offers
 from api.policies import Policies
+from api.readers import Readers
 from api.settings import ApiSettings
 from api.states import States
 from eventstore import wakeups
@@ -46,6 +47,7 @@ class Service:
     offers: Offers
     keys: Keys
     states: States
+    readers: Readers
     errands: Errands
     figures: ApiFigures
 
@@ -70,6 +72,8 @@ async def opened(
     tails = Tails(reading, redis, figures.tails)
     following = asyncio.create_task(tails.run(), name="tails")
     following.add_done_callback(_followed)
+    readers = Readers(watching, every_s=settings.readers_s, gone_s=settings.readers_gone_s)
+    telling = asyncio.create_task(readers.run(), name="readers")
     errands = Errands(settings.errands_max)
     try:
         yield Service(
@@ -86,14 +90,17 @@ async def opened(
             offers=Offers(reading),
             keys=Keys(reading),
             states=States(settings.states_max, settings.state_bytes_max),
+            readers=readers,
             errands=errands,
             figures=figures,
         )
     finally:
         await errands.finish(settings.drain_s)
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
+        for task in (following, telling):
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await readers.tell(leaves=True)
         handoff.close()
         await redis.aclose()
         await engine.dispose()

@@ -33,9 +33,12 @@ class ApiSettings(StoreSettings):
     page_events_default: int = Field(default=200, gt=0)
     list_runs_max: int = Field(default=100, gt=0)
     list_runs_default: int = Field(default=20, gt=0)
+    tenant_queued_max: int = Field(default=10_000, gt=0, description="runs of one tenant that wait to begin")
+    caller_queued_max: int = Field(default=2_000, gt=0, description="runs of one caller that wait to begin")
     replay_gap_s_max: float = Field(default=10.0, gt=0, description="a paced replay never pauses longer than this")
     states_max: int = Field(default=512, gt=0, description="folded states kept in memory")
     state_bytes_max: int = Field(default=134_217_728, gt=0, description="about the bytes of all folded states together")
+    readers_s: float = Field(default=1.0, gt=0, description="how often the readers of this process are told of")
     errands_max: int = Field(default=1_000, gt=0, description="wake-ups and hand-overs under way at once")
     drain_s: int = Field(default=5, gt=0, description="open requests get this long when the process stops")
 
@@ -47,6 +50,8 @@ class ApiSettings(StoreSettings):
             raise ValueError("the default size of a page must not be above its largest")
         if self.metrics == "token" and self.metrics_token is None:
             raise ValueError("metrics is `token`, so metrics_token must be set")
+        if self.readers_s * 3 > self.readers_gone_s:
+            raise ValueError("readers_s must be under a third of readers_gone_s, or one slow answer loses the readers")
         if self.poll_wait_s_max >= 60 or self.keepalive_s >= 60:
             raise ValueError("proxies close what is silent for 60 s: poll_wait_s_max and keepalive_s must be below")
         return self

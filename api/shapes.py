@@ -48,6 +48,7 @@ class RunInList(BaseModel):
     status: Status
     created_at: str
     seq: int
+    queue: dict[str, Any] | None = None
 
 
 class RunList(BaseModel):
@@ -68,10 +69,10 @@ def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     return Response(orjson.dumps(body), status, headers, JSON)
 
 
-def state_body(run_id: UUID, known: Known) -> dict[str, Any]:
+def state_body(run_id: UUID, known: Known, queue: dict[str, Any] | None) -> dict[str, Any]:
     """The state of a run as a role may see it. `seen` names what it was made from, for whoever decides on it."""
     seen = {"seq": known.seq, "chain": known.chain.hex()}
-    return {"id": run_id, **public(known.state), "seen": seen, "links": links(run_id)}
+    return {"id": run_id, **public(known.state), "queue": queue, "seen": seen, "links": links(run_id)}
 
 
 def version(view: View, seq: int, status: str | None, *more: object) -> str:

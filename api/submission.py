@@ -108,6 +108,7 @@ def submission(
         milestones=offer.manifest.milestones,
         limits=offer.manifest.limits,
         trace_id=trace_id or secrets.token_hex(16),
+        on_disconnect=offer.manifest.on_disconnect,
     )
     return Submission(
         run_id=uuid_utils.compat.uuid7(),

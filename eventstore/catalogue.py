@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -58,6 +58,9 @@ class Registered:
     name: str
     version: int
     manifest: Mapping[str, Any]
+    runs_max: int | None = None
+    on_gap: Literal["error", "restart"] = "error"
+    version_wait_s: float = 3_600.0
 
 
 async def open_run(connection: AsyncConnection, submission: Submission) -> Opened:
@@ -130,5 +133,12 @@ async def register(connection: AsyncConnection, workflow: Registered) -> None:
     await rows(
         connection,
         "register_workflow",
-        {"name": workflow.name, "version": workflow.version, "manifest": json.dumps(workflow.manifest)},
+        {
+            "name": workflow.name,
+            "version": workflow.version,
+            "manifest": json.dumps(workflow.manifest),
+            "runs_max": workflow.runs_max,
+            "on_gap": workflow.on_gap,
+            "version_wait_s": workflow.version_wait_s,
+        },
     )

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 # The migration that this release's statements need: `<word>_<number>`, and numbers only grow. A version that is changed
 # before its release gets another word, so that a database which was made by the state before is told from ours.
-SCHEMA_VERSION: Final = "asking_4"
+SCHEMA_VERSION: Final = "readers_7"
 
 # A black hole on the network must not hold a writer longer than a lease: connect, data in flight and idle are bounded.
 CONNECT: Final = {"connect_timeout": 3, "tcp_user_timeout": 5000, "keepalives_idle": 10, "keepalives_interval": 5}

@@ -223,6 +223,11 @@ def _cut(result: list[Any]) -> Any:
     return result.pop() if result and result[-1][_BODY] is None else None
 
 
+async def owners(connection: AsyncConnection) -> set[str]:
+    """The workers that carry runs now."""
+    return {row[0] for row in await rows(connection, "owners", {})}
+
+
 async def head(connection: AsyncConnection, run_id: UUID) -> Head | None:
     """Where the run's log stands; None when there is no such run."""
     row = await _one(connection, "head", {"run": run_id})

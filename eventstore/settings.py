@@ -18,8 +18,15 @@ class StoreSettings(BaseSettings):
     redis_url: SecretStr
     lease_s: float = Field(default=6.0, gt=0, description="a silent worker loses its run after this long")
     heartbeat_s: float = Field(default=2.0, gt=0, description="a worker without events renews its leases this often")
-    sweep_s: float = Field(default=1.0, gt=0, description="how often forgotten runs are looked for")
-    forgotten_s: float = Field(default=3.0, gt=0, description="an unowned run is handed over again after this long")
+    sweep_s: float = Field(default=1.0, gt=0, le=5, description="how often a worker looks for what nobody carries")
+    tenant_runs_max: int = Field(default=1_000, gt=0, description="runs of one tenant under way at once")
+    caller_runs_max: int = Field(default=500, gt=0, description="runs of one caller under way at once")
+    queue_wait_s: float = Field(default=3_600.0, gt=0, description="a run that waited this long to begin is ended")
+    readers_gone_s: float = Field(
+        default=15.0,
+        gt=0,
+        description="an API process that says nothing for so long has no readers any more",
+    )
     input_bytes_max: int = Field(default=262_144, gt=0)
 
     @model_validator(mode="after")

@@ -20,9 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from eventstore import partitions
 from eventstore.domain import block
 from eventstore.metrics import DatabaseWatch
+from eventstore.queue import LIVE_S
 from eventstore.sql import rows
 
 UNSEALED_ALARM_S: Final = 30.0  # thirty times the sealer's tick; what is older than this is not just late
+QUEUED_ALARM_S: Final = 300.0  # longer than most runs take: the line does not move, or not enough
+UNCOVERED_ALARM_S: Final = 60.0  # longer than a worker takes to be replaced by one of the same release
 UNWALKED_ALARM_S: Final = 600.0  # under a burst it falls behind, and catches up
 LOOK_RUNS_MAX: Final = 2_000
 GOOD_FOR_S: Final = 1.0
@@ -48,11 +51,16 @@ class Vitals:
     unwalked_age_s: float
     mismatches: int
     gate_open: bool
+    queued_runs: int
+    queued_age_s: float
+    uncovered_runs: int
+    uncovered_age_s: float
 
 
 async def read_vitals(connection: AsyncConnection, runs_max: int = LOOK_RUNS_MAX) -> Vitals:
-    """One look, by one statement."""
+    """One look, by two statements: at the log, and at who waits."""
     [row] = await rows(connection, "vitals", {"runs": runs_max})
+    [line] = await rows(connection, "queue_vitals", {"live_s": LIVE_S})
     now_us, bounds, unsealed, since_us, blocks, signed, kept_us, unsigned, walked, unwalked, mismatches, shut = row
     return Vitals(
         partitions=len(bounds),
@@ -67,6 +75,10 @@ async def read_vitals(connection: AsyncConnection, runs_max: int = LOOK_RUNS_MAX
         unwalked_age_s=_age_s(now_us, _sealed_us(unwalked)) or 0.0,
         mismatches=mismatches,
         gate_open=not shut,
+        queued_runs=line[0],
+        queued_age_s=float(line[1]),
+        uncovered_runs=line[2],
+        uncovered_age_s=float(line[3]),
     )
 
 
@@ -157,5 +169,21 @@ FIGURES: Final[Sequence[tuple[str, str, Callable[[Vitals], float | None]]]] = (
         lambda known: known.unwalked_age_s,
     ),
     ("runwire_mismatches", "Runs that were found not to fit their chain", lambda known: known.mismatches),
+    ("runwire_queued_runs", "Runs that wait for their turn", lambda known: known.queued_runs),
+    (
+        "runwire_queued_age_seconds",
+        "How long the first of them has waited; 0 without any",
+        lambda known: known.queued_age_s,
+    ),
+    (
+        "runwire_uncovered_runs",
+        "Runs whose version no worker that is there can carry",
+        lambda known: known.uncovered_runs,
+    ),
+    (
+        "runwire_uncovered_age_seconds",
+        "How long the first of them has waited; 0 without any",
+        lambda known: known.uncovered_age_s,
+    ),
     ("runwire_gate_open", "1 while the log takes events", lambda known: float(known.gate_open)),
 )

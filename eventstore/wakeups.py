@@ -1,7 +1,8 @@
 """Wake-ups over Redis pub/sub: hints that something is in the log, never what.
 
 Three channels. `moved`: runs have new events, as `<run id>:<last seq>` separated by blanks; APIs listen. `control`: the
-API wrote to a run that somebody owns; workers listen. `handoff`: a message waits in the queue; workers listen. A
+API wrote to a run that somebody owns; workers listen. `handoff`: a message waits in the queue, or a worker
+left runs for others; workers listen. A
 wake-up may be lost, doubled or late, and Redis may be away: every listener also asks the log on a timer, so only
 latency changes. Publishing therefore never fails its caller.
 """
@@ -18,6 +19,7 @@ from redis.exceptions import RedisError
 MOVED: Final = "runwire:moved"
 CONTROL: Final = "runwire:control"
 HANDOFF: Final = "runwire:handoff"
+MORE: Final = "more"  # on the channel `handoff`: a worker left runs that it has no room or no code for
 RETRY_S: Final = 0.5
 
 logger = structlog.get_logger(__name__)

@@ -13,12 +13,13 @@ from rich.panel import Panel
 from rich.spinner import Spinner
 from rich.text import Text
 
+from eventstore.domain.lifecycle import TERMINAL_STATUSES
 from eventstore.domain.record import Fact, to_us
 from eventstore.domain.run import RunState, fold
 from eventstore.domain.transcript import milestones, section_text
 from ops.client import Frame
 from ops.printable import as_json, one_line, outline, printable, words
-from ops.story import Story, checks, terms
+from ops.story import Story, checks, terms, unwatched
 
 DRAFT_LINES: Final = 8
 FINDINGS: Final = 6
@@ -200,7 +201,10 @@ def ending(frame: Frame) -> RenderableType:
 
 def _heading(state: RunState) -> Text:
     title = one_line(str(state.title or words(str(state.workflow or "run"))), 120)
-    return Text(title, style="bold") + Text(f" · {state.status or '…'}")
+    told = f" · {state.status or '…'}"
+    if state.on_disconnect and state.status not in TERMINAL_STATUSES:
+        told += f" · {unwatched(state.on_disconnect)}"
+    return Text(title, style="bold") + Text(told)
 
 
 def _detail(state: RunState) -> str:

@@ -1,12 +1,13 @@
 """Follows one run on a display to its end, and says what Ctrl-C means meanwhile."""
 
 import sys
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
 
 from ops.client import Client, Frame
 from ops.display import Display
 from ops.exits import CANCELLED, COMPLETED, FAILED, INTERRUPTED
+from ops.lines import in_line
 
 ENDS: Final = {"result": COMPLETED, "cancelled": CANCELLED, "error": FAILED}
 ENDED: Final = {"completed": COMPLETED, "cancelled": CANCELLED, "failed": FAILED}
@@ -18,16 +19,19 @@ Frames = Callable[[int], Iterator[Frame]]
 class Following:
     """One run being followed; remembers how far it was shown."""
 
-    def __init__(self, client: Client, run_id: str, after: int = 0) -> None:
+    def __init__(self, client: Client, run_id: str, after: int = 0, queue: Mapping[str, Any] | None = None) -> None:
         self.client = client
         self.run_id = run_id
         self.cursor = after
+        self._place = in_line(queue)
 
     def to_the_end(self, display: Display, frames: Frames | None = None) -> int:
         """Show every event from the cursor on; answers the exit code that fits the run's end."""
         source = frames or (lambda after: self.client.follow(self.run_id, after))
         with display:
             self.client.notice = display.notice
+            if self._place:
+                display.notice(self._place)
             for frame in source(self.cursor):
                 display.show(frame)
                 self.cursor = max(self.cursor, frame.seq)

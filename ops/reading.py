@@ -17,6 +17,7 @@ from ops.display import display_for
 from ops.door import data_dir, find_door
 from ops.exits import COMPLETED, EPILOG, FAILED, USAGE, Complaint
 from ops.following import Following, detached, follow_or_ask
+from ops.lines import in_line
 from ops.printable import as_json, one_line, outline, words
 
 READERS: Final = ("user", "operator", "officer")
@@ -72,9 +73,9 @@ def run(
 
 def watch(run_id: RunId, after: After = 0, json: AsJson = False, key_file: KeyFile = None, data: Data = None) -> None:
     """Follow a run live, from the beginning or from an event on. Ctrl-C stops watching, not the run."""
-    client, _ = _client_that_sees(run_id, key_file, data)
+    client, state = _client_that_sees(run_id, key_file, data)
     with client:
-        following = Following(client, run_id, after)
+        following = Following(client, run_id, after, state.get("queue"))
         try:
             raise typer.Exit(following.to_the_end(display_for(as_json_lines=json, whole=after == 0)))
         except KeyboardInterrupt:
@@ -92,14 +93,14 @@ def poll(
     data: Data = None,
 ) -> None:
     """Follow a run by short requests, for networks that let no stream through."""
-    client, _ = _client_that_sees(run_id, key_file, data)
+    client, state = _client_that_sees(run_id, key_file, data)
 
     def frames(cursor: int) -> Any:
         for page in client.pages(run_id, cursor, wait, limit):
             yield from (Frame(str(event["type"]), event) for event in page["events"])
 
     with client:
-        following = Following(client, run_id, after)
+        following = Following(client, run_id, after, state.get("queue"))
         try:
             raise typer.Exit(following.to_the_end(display_for(as_json_lines=json, whole=after == 0), frames))
         except KeyboardInterrupt:
@@ -223,7 +224,13 @@ def runs(
     table = Table("run", "workflow", "status", "created", "title", box=None, pad_edge=False)
     for one in found:
         created = str(one["created_at"])[:19].replace("T", " ")
-        table.add_row(one["id"], one["workflow"], one["status"], created, Text(one_line(one["title"], 60)))
+        table.add_row(
+            one["id"],
+            one["workflow"],
+            in_line(one.get("queue")) or one["status"],
+            created,
+            Text(one_line(one["title"], 60)),
+        )
     Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table if found else "No runs yet.")
 
 
@@ -237,7 +244,8 @@ def verdict(found: dict[str, Any]) -> str:
 
 
 def _told(state: dict[str, Any]) -> list[str]:
-    heading = f"{one_line(str(state.get('title') or ''))} – {state['status']}, at event {state['seq']}"
+    status = in_line(state.get("queue")) or state["status"]
+    heading = f"{one_line(str(state.get('title') or ''))} – {status}, at event {state['seq']}"
     marks = {"done": "✔", "current": "▸", "to_come": " "}
     lines = [heading, *(f"{marks[step['place']]} {one_line(step['label'])}" for step in state["milestones"])]
     if state["findings"]:

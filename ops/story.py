@@ -100,7 +100,13 @@ def checks(data: Data) -> str:
 
 def _accepted(data: Data, frame: Frame) -> list[str]:
     title = one_line(str(data.get("title") or "untitled"), LONGEST_VALUE)
-    return [f"Run {frame.data.get('run_id')}: {title} ({data.get('workflow')})"]
+    lines = [f"Run {frame.data.get('run_id')}: {title} ({data.get('workflow')})"]
+    return [*lines, *([f"{INDENT}It {unwatched(data['on_disconnect'])}"] if data.get("on_disconnect") else [])]
+
+
+def unwatched(policy: Data) -> str:
+    """What becomes of a run that nobody reads."""
+    return f"stops when nobody watches for {float(policy.get('cancel_after_s') or 0):g} s"
 
 
 def _started(data: Data, frame: Frame) -> list[str]:

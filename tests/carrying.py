@@ -172,6 +172,7 @@ class Carried:
         for body in superseding(history):
             writer.push(body)
         await writer.flush()
+        history.begin(writer.last_us)
         provider = Provider(self.model, "scripted", self.retries, continue_by=self.continue_by)
         graces = Graces(clean_up_s=0.2, effect_s=0.2)
         work = Work(

@@ -1,6 +1,7 @@
 """Workflows of any shape, carried over the real log by owners that can die."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -24,21 +25,22 @@ class Stage:
     def __init__(self, runs: Runs, engine: AsyncEngine, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         self.runs = runs
         self.prices = own_prices()
+        self.more: dict[str, Any] = {}  # what else owners work with
         self.model = Scripted({"a": ["A1 ", "A2 "], "b": ["B1 ", "B2 "]})
         self._engine = engine
         self._redis = redis
         self._monkeypatch = monkeypatch
         self._owners: list[tuple[Owner, asyncio.Task[None]]] = []
 
-    def play(self, code: Code, digest: str = "c1c1") -> None:
-        self._monkeypatch.setitem(WORKFLOWS, "story", declared(code, code=digest))
+    def play(self, code: Code, digest: str = "c1c1", name: str = "story") -> None:
+        self._monkeypatch.setitem(WORKFLOWS, name, replace(declared(code, code=digest), name=name))
 
     async def submit(self, **limits: Any) -> UUID:
         return await self.runs.submit("story", {}, **limits)
 
     def own(self, run_id: UUID, handover: asyncio.Event | None = None) -> "asyncio.Task[None]":
         settings = WorkerSettings(grace_s=0.2, effect_grace_s=0.2)
-        owner = new_owner(self._engine, self._redis, self.model, settings, prices=self.prices)
+        owner = new_owner(self._engine, self._redis, self.model, settings, prices=self.prices, **self.more)
         task = asyncio.create_task(advance(owner.bench, run_id, handover or asyncio.Event()))
         self._owners.append((owner, task))
         return task
@@ -48,10 +50,14 @@ class Stage:
         await owner.die(task)
         await free(self._engine, run_id)
 
-    async def ended(self, run_id: UUID) -> list[Fact]:
+    async def once(self, run_id: UUID) -> None:
+        """One owner's whole time with it."""
         await self.own(run_id)
         owner, task = self._owners.pop()
         await owner.die(task)
+
+    async def ended(self, run_id: UUID) -> list[Fact]:
+        await self.once(run_id)
         return await self.runs.ended(run_id)
 
     async def close(self) -> None:

@@ -13,8 +13,9 @@ from api.figures import ApiFigures
 from api.settings import ApiSettings
 from eventstore import partitions, vitals
 from eventstore.metrics import RecorderMetrics, SealerMetrics, new_registry
-from eventstore.settings import SealSettings
+from eventstore.settings import SealSettings, StoreSettings
 from worker import metrics as carrying
+from worker.llm.settings import ModelSettings
 from worker.metrics import WorkerMetrics
 from worker.settings import WorkerSettings
 
@@ -34,8 +35,11 @@ THRESHOLDS: dict[str, float] = {
     "EventsUnsealed": vitals.UNSEALED_ALARM_S,
     "CheckpointNotWritten": vitals.UNSEALED_ALARM_S,
     "WalkBehind": vitals.UNWALKED_ALARM_S,
+    "RunsWaitLong": vitals.QUEUED_ALARM_S,
+    "VersionUncovered": vitals.UNCOVERED_ALARM_S,
     "StreamsDrop": figures.DROPPED_ALARM,
     "StreamsDropOffTarget": figures.DROPPED_TARGET,
+    "ModelLimitsFull": carrying.MODEL_GIVE_UP_ALARM,
 }
 BUCKETS = {
     "FirstEventSlow": carrying.FIRST_EVENT_ALARM_S,
@@ -92,20 +96,27 @@ def test_the_list_of_metrics_is_the_registry_of_each_process(section: str) -> No
     assert documented(section) == figures_of(REGISTRIES[section])
 
 
+def settings() -> set[str]:
+    """Every setting of every process, without its prefix."""
+    plain = {
+        name.upper()
+        for each in (ApiSettings, StoreSettings, WorkerSettings, SealSettings)
+        for name in each.model_fields
+    }
+    aliases = re.findall(
+        r"RUNWIRE_(\w+)", repr([field.validation_alias for field in ModelSettings.model_fields.values()])
+    )
+    return plain | set(aliases)
+
+
 def test_the_settings_that_the_page_names_exist_and_none_of_ours_is_missing() -> None:
     named = set(re.findall(r"`RUNWIRE_(\w+)`", OPERATING))
-    ours = {
-        name.upper()
-        for settings in (ApiSettings, WorkerSettings, SealSettings)
-        for name in settings.model_fields
-        if "metrics" in name
-    }
-    assert named == ours
+    ours = {name for name in settings() if "METRICS" in name or "READERS" in name or "MODEL_R" in name}
+    assert ours <= named <= settings()
 
 
 def test_the_runbook_names_settings_and_metrics_that_exist() -> None:
-    known = {name.upper() for each in (ApiSettings, WorkerSettings, SealSettings) for name in each.model_fields}
-    assert set(re.findall(r"RUNWIRE_([A-Z_]+)", RUNBOOK)) <= known
+    assert set(re.findall(r"RUNWIRE_([A-Z_]+)", RUNBOOK)) <= settings()
     totals = {name.removesuffix("_count") for name in SERIES}
     assert set(re.findall(r"`(runwire_\w+)`", RUNBOOK)) <= SERIES | totals
 

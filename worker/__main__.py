@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -23,6 +24,7 @@ from eventstore.database import async_engine
 from eventstore.handoff import Handoff
 from eventstore.metrics import RecorderMetrics, new_registry
 from eventstore.pauses import keep_pauses_short
+from eventstore.queue import Bounds
 from eventstore.recorder import Recorder
 from eventstore.scrape import NoDoor
 from eventstore.settings import StoreSettings
@@ -33,12 +35,15 @@ from worker.host import Host
 from worker.limits import under
 from worker.llm.prices import own_prices, read_prices
 from worker.llm.provider import create_model
+from worker.llm.rates import rates_of
 from worker.llm.retrying import RetryPolicy
 from worker.llm.settings import ModelSettings
 from worker.loading import known_workflows
 from worker.metrics import WorkerMetrics
+from worker.neighbours import Neighbours
 from worker.runner import Bench
 from worker.settings import WorkerSettings
+from worker.unread import Abandoning
 
 logger = structlog.get_logger("worker")
 
@@ -52,6 +57,11 @@ def clock_us() -> int:
     return time.time_ns() // 1_000
 
 
+def owner() -> str:
+    """A name to own runs under. In a container every process is the first one: chance tells it from the one before."""
+    return f"{socket.gethostname()}/{secrets.token_hex(3)}/{os.getpid()}"
+
+
 async def register(engine: AsyncEngine, workflows: Iterable[Workflow], wait_s: float) -> None:
     """Tell the API what we can run; waits for the database as long as it may."""
     deadline = asyncio.get_running_loop().time() + wait_s
@@ -60,7 +70,12 @@ async def register(engine: AsyncEngine, workflows: Iterable[Workflow], wait_s: f
             async with engine.begin() as connection:
                 for workflow in workflows:
                     registered = catalogue.Registered(
-                        workflow.name, workflow.version, workflow.manifest().model_dump(mode="json")
+                        workflow.name,
+                        workflow.version,
+                        workflow.manifest().model_dump(mode="json"),
+                        workflow.runs_max,
+                        workflow.on_gap,
+                        workflow.version_wait_s,
                     )
                     await catalogue.register(connection, registered)
         except (SQLAlchemyError, OSError) as fault:
@@ -91,7 +106,9 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         stack.push_async_callback(engine.dispose)
         redis = wakeups.connect(redis_url)
         stack.push_async_callback(redis.aclose)
-        model = create_model(models)
+        name = owner()
+        rates = rates_of(models, redis, Neighbours(engine, name).live, carried)
+        model = create_model(models, heard=rates.heard)
         stack.push_async_callback(model.aclose)
         handoff = Handoff(redis_url, redis)
         stack.callback(handoff.close)
@@ -107,17 +124,23 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
             workflows=workflows,
             settings=settings,
             lease_s=store.lease_s,
-            owner=f"{socket.gethostname()}/{os.getpid()}",
+            owner=name,
             clock_us=clock_us,
             metrics=carried,
             continue_by=models.continuing(),
+            hand_over=handoff.hand_over,
+            policies=settings.policies,
             prices=read_prices(settings.prices) if settings.prices is not None else own_prices(),
+            rates=rates,
         )
         broker = HintBroker(redis_url)
-        host = Host(bench, handoff, redis, waiting=broker.waiting, sweep_s=store.sweep_s, forgotten_s=store.forgotten_s)
+        bounds = Bounds(store.tenant_runs_max, store.caller_runs_max)
+        pace = {"sweep_s": store.sweep_s, "queue_wait_s": store.queue_wait_s}
+        host = Host(bench, handoff, redis, hints=broker, bounds=bounds, **pace)
         actors.declare(broker, host)
         queue = Worker(broker, worker_threads=2, worker_timeout=200)
-        async with host.open():
+        abandoning = Abandoning(engine, redis, handoff, carried, sweep_s=store.sweep_s, gone_s=store.readers_gone_s)
+        async with rates.open(), host.open(), abandoning.open():
             await asyncio.to_thread(queue.start)
             keep_pauses_short()
             logger.info("worker ready", owner=bench.owner, workflows=sorted(workflows))

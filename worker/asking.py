@@ -65,7 +65,7 @@ async def ask(work: Work, branch: Branch, site: Site, asked: Question) -> Answer
     schema = asked.answer.model_json_schema() if asked.answer is not None else None
     told = (asked.question, asked.to, list(asked.choices), schema)
     async with work.calling(branch, "escalation", asked.name, site, *told) as call:
-        _refuse_under_stream(branch, asked.name, site)
+        refuse_under_stream(branch, asked.name, site)
         question = call.before
         if question is None:
             await work.outside(branch)
@@ -94,7 +94,7 @@ async def sleep(work: Work, branch: Branch, site: Site, name: str, seconds: floa
     async with work.calling(branch, "step", name, site, seconds) as call:
         if call.before is not None:
             return
-        _refuse_under_stream(branch, name, site)
+        refuse_under_stream(branch, name, site)
         await work.outside(branch)
         intent = work.asked.asleep.get(call.key)
         if intent is None:  # in the log before it begins
@@ -107,7 +107,8 @@ async def sleep(work: Work, branch: Branch, site: Site, name: str, seconds: floa
         await work.close(branch, events.Step(name=name, status="ok", **call.closing()))
 
 
-def _refuse_under_stream(branch: Branch, name: str, site: Site) -> None:
+def refuse_under_stream(branch: Branch, name: str, site: Site) -> None:
+    """A wait is no part of what a stream says: it may outlast the connection by days."""
     if (above := branch.under()) is not None:
         raise Misused(f"{site}: {name} may wait for days and was called while the stream {above} is read")
 

@@ -1,7 +1,7 @@
 """All that a workflow's own code needs, in one place: `from worker.author import Check, Run, RunView, workflow`."""
 
 from eventstore.domain.events import RunLimits
-from worker.declare import Check, RunView, Tool, tool, workflow
+from worker.declare import CancelAfter, Check, RunView, Tool, tool, workflow
 from worker.holding import Redaction
 from worker.questions import Spoken
 from worker.run import Run
@@ -9,6 +9,7 @@ from worker.stops import ValidationFailed, WorkflowFailed
 from worker.toolbox import ToolContext
 
 __all__ = [
+    "CancelAfter",
     "Check",
     "Redaction",
     "Run",

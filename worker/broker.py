@@ -41,6 +41,8 @@ class HintConsumer(Consumer):
             # from the queue now, nobody would carry.
             self._broker.stopping.wait(LOOK_S)
             return None
+        if not self._broker.room.wait(LOOK_S):  # a hint that a full worker takes is one that another does not get
+            return None
         self._broker.waiting.clear()
         try:
             if not self._fetched:
@@ -91,11 +93,14 @@ class HintBroker(RedisBroker):
         )
         self.waiting = threading.Event()
         self.stopping = threading.Event()
+        self.room = threading.Event()
+        self.room.set()
 
     def stop(self) -> None:
         """Take nothing more from the queue, and let whoever waits for it go."""
         self.stopping.set()
         self.waiting.set()
+        self.room.set()
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 5000) -> Any:
         """A consumer that wakes up when it is told to."""

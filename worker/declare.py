@@ -5,13 +5,13 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 import structlog
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from eventstore.domain.events import Milestone, RunLimits
+from eventstore.domain.events import UNREAD_S_MIN, Milestone, OnDisconnect, RunLimits
 from eventstore.domain.manifest import Manifest, Sample
 from eventstore.domain.run import RunState
 from eventstore.domain.transcript import section_text
@@ -56,6 +56,14 @@ class Check:
         except Exception:
             logger.exception("a check could not be carried out", check=self.name)
             return False
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAfter:
+    """Stop a run that nobody has read for so many seconds; also while it waits for a person, if that is wanted."""
+
+    seconds: float
+    while_waiting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +129,16 @@ class Workflow:
     fn: Callable[..., Awaitable[BaseModel]]
     folder: Path
     code: str = field(default="")
+    resumes: tuple[int, ...] = ()
+    runs_max: int | None = None
+    on_gap: Literal["error", "restart"] = "error"
+    version_wait_s: float = 3_600.0
+    on_disconnect: OnDisconnect | None = None
+
+    @property
+    def covers(self) -> tuple[int, ...]:
+        """The versions whose runs this code can carry: its own, and those that it says it resumes."""
+        return tuple(sorted({self.version, *self.resumes}))
 
     def milestone(self, label: str) -> tuple[int, Milestone]:
         """The place of a milestone in the plan, counted from 1."""
@@ -140,6 +158,7 @@ class Workflow:
             samples=[self._sample(path) for path in sorted((self.folder / "samples").glob("*.json"))],
             limits=self.limits,
             title_field=self.title_field,
+            on_disconnect=self.on_disconnect,
         )
 
     def _sample(self, path: Path) -> Sample:
@@ -161,6 +180,11 @@ def workflow(
     limits: RunLimits | None = None,
     title_field: str | None = None,
     parallel: int | None = None,
+    resumes: tuple[int, ...] = (),
+    runs_max: int | None = None,
+    on_gap: Literal["error", "restart"] = "error",
+    version_wait_s: float = 3_600.0,
+    on_disconnect: Literal["continue"] | CancelAfter = "continue",
 ) -> Callable[[Callable[..., Awaitable[BaseModel]]], Workflow]:
     """Declare a workflow: one async function over `run` and its input."""
 
@@ -177,6 +201,12 @@ def workflow(
         whole = declared_limits(name, limits)
         if parallel is not None:
             whole = whole.model_copy(update={"parallel": parallel})
+        if any(not 0 < other <= version for other in resumes):
+            raise ValueError(
+                f"{name}: resumes names versions whose runs this code can go on with, none above {version}"
+            )
+        if (runs_max is not None and runs_max < 1) or version_wait_s <= 0:
+            raise ValueError(f"{name}: runs_max and version_wait_s must be above 0")
         folder = Path(inspect.getfile(fn)).parent
         return Workflow(
             name=name,
@@ -193,9 +223,27 @@ def workflow(
             partial=partial,
             title_field=title_field,
             parallel=whole.parallel or 1,
+            on_disconnect=_on_disconnect(name, on_disconnect),
             fn=fn,
             folder=folder,
             code=folder_digest(folder),
+            resumes=resumes,
+            runs_max=runs_max,
+            on_gap=on_gap,
+            version_wait_s=version_wait_s,
         )
 
     return declare
+
+
+def _on_disconnect(name: str, wanted: Literal["continue"] | CancelAfter) -> OnDisconnect | None:
+    if wanted == "continue":
+        return None
+    if not isinstance(wanted, CancelAfter):
+        raise ValueError(f'{name}: on_disconnect is "continue" or CancelAfter(seconds)')
+    try:
+        return OnDisconnect(cancel_after_s=wanted.seconds, while_waiting=wanted.while_waiting)
+    except ValidationError:
+        raise ValueError(
+            f"{name}: CancelAfter takes {UNREAD_S_MIN:g} seconds to a day: a reader must have the time to come back"
+        ) from None

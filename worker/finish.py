@@ -14,6 +14,7 @@ from eventstore.domain.run import RunState
 from eventstore.domain.transcript import partial as default_partial
 from eventstore.recorder import RunWriter
 from worker import endings
+from worker.children import Children
 from worker.declare import Workflow
 from worker.digests import digest
 from worker.limits import LimitReached
@@ -27,8 +28,16 @@ class Finish:
     """How one owner ends its run."""
 
     def __init__(
-        self, writer: RunWriter, told: Told, clock_us: Callable[[], int], metrics: WorkerMetrics, assemble_s: float
+        self,
+        writer: RunWriter,
+        told: Told,
+        clock_us: Callable[[], int],
+        metrics: WorkerMetrics,
+        assemble_s: float,
+        children: Children,
     ) -> None:
+        self.over = False  # whether the terminal event is in the log
+        self._children = children
         self._writer = writer
         self._told = told
         self._clock_us = clock_us
@@ -43,9 +52,9 @@ class Finish:
         if len(output.model_dump_json().encode()) > run.limits.output_bytes_max:
             await self.failed(workflow, LimitReached("output_bytes_max"))
             return
-        state = await self._told.state()
+        state = await self._last_state()
         try:
-            await self._writer.record(endings.result(output, state, state.usage))
+            await self._say(endings.result(output, state, state.usage, len(run.memo.changed)))
         except NotStorable as fault:
             await self.error(workflow, "not_storable", str(fault))
         except AppendRefused:
@@ -67,11 +76,11 @@ class Finish:
 
     async def cancelled(self, workflow: Workflow | None, run: Work | None, *, validated: bool = False) -> None:
         """Somebody asked the run to stop."""
-        state = await self._told.state()
+        state = await self._last_state()
         made = await self._assemble(workflow, state)
         if run is not None:
             made.missing.extend(f"whether {effect.name} took place" for effect in run.effects.values())
-        await self._writer.record(endings.cancelled(state.cancel, made, validated))
+        await self._say(endings.cancelled(state.cancel, made, validated))
         for asked in (fact for fact in self._told.facts if fact.type == "cancel_requested"):
             self._metrics.cancelled(asked.at_us, self._writer.last_us)
 
@@ -81,14 +90,25 @@ class Finish:
 
     async def error(self, workflow: Workflow | None, code: str, message: str, *, retryable: bool = False) -> None:
         """The same, said in words of the runner's."""
-        state = await self._told.state()
+        state = await self._last_state()
         made = await self._assemble(workflow, state)
         try:
-            await self._writer.record(endings.error(code, message, made, retryable=retryable))
+            await self._say(endings.error(code, message, made, retryable=retryable))
         except AppendRefused:
             if self._writer.drop_refused() is None:
                 raise
             await self.cancelled(workflow, None)
+
+    async def _say(self, body: events.Body) -> None:
+        await self._writer.record(body)
+        self.over = True
+
+    async def _last_state(self) -> RunState:
+        """What the terminal event is made of. Runs below that end with this one are asked to before it is said."""
+        state = await self._told.state()
+        if state.children:
+            await self._children.stop(self._writer.run_id, self._writer.epoch, state)
+        return state
 
     async def _assemble(self, workflow: Workflow | None, state: RunState) -> endings.Assembled:
         if workflow is None:

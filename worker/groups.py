@@ -16,6 +16,7 @@ from worker.history import is_within
 from worker.reading import mend
 from worker.steps import Retry, again, fault_of
 from worker.stops import Halt, Left, Misused, Site, WorkflowFailed
+from worker.threads import kept_in
 from worker.work import Work
 
 T = TypeVar("T")
@@ -205,7 +206,7 @@ async def live(work: Work, branch: Branch, code: Callable[[Branch], Awaitable[T]
     """Run a branch's code to its end; again from its beginning, each time that a stream breaks which it was reading."""
     while True:
         try:
-            value = await code(branch)
+            value = await kept_in(code(branch))
         except asyncio.CancelledError:
             raise
         except BaseException:

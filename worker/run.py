@@ -29,6 +29,7 @@ from worker.arriving import AsDone
 from worker.asking import ASK_S, Answer
 from worker.branches import Branch
 from worker.checks import outcomes_of
+from worker.children import OnCancel, ask_child, child_order
 from worker.declare import Check, Tool, Workflow
 from worker.digests import digest, plain
 from worker.groups import Code, Group, jobs_of, with_attempts
@@ -59,8 +60,9 @@ class Run(Talk):
 
     @property
     def version(self) -> int:
-        """The workflow's version when the run was accepted: the same for the whole run, whoever carries it."""
-        return int(self._work.history.accepted.data["workflow_version"])
+        """The workflow's version when the run was accepted, or when it began anew: the same for whoever carries it."""
+        history = self._work.history
+        return history.anew or int(history.accepted.data["workflow_version"])
 
     @property
     def workflow(self) -> Workflow:
@@ -74,8 +76,7 @@ class Run(Talk):
     @property
     def deadline(self) -> datetime:
         """When the run must have ended."""
-        accepted = self._work.history.accepted
-        return EPOCH_START + timedelta(microseconds=accepted.at_us, seconds=accepted.data["limits"]["run_s"])
+        return EPOCH_START + timedelta(microseconds=self._work.ends_us)
 
     def uuid(self, name: int | str) -> UUID:
         """A name that is this branch's own and the same after a crash."""
@@ -112,7 +113,9 @@ class Run(Talk):
         A function whose first parameter is a StepContext is told its idempotency key. With `effect` the intent is
         stored first; whoever finds an intent without an outcome asks `verify`, or does it again with the same key.
         """
-        site, deadline = caller(), time.monotonic() + (self.deadline - self.now()).total_seconds()
+        site, now_us = caller(), max(self._branch.now_us, self._work.writer.last_us)
+        left = self.deadline - EPOCH_START - timedelta(microseconds=now_us)
+        deadline = time.monotonic() + left.total_seconds()
         adapter: TypeAdapter[Any] = TypeAdapter(returns)
         limit_s = self._work.limits.step_s
         bound_s = limit_s if timeout_s is None else min(timeout_s, limit_s)
@@ -181,6 +184,24 @@ class Run(Talk):
     def sleep(self, name: str, seconds: float) -> Coroutine[Any, Any, None]:
         """Go on after so long, by the database's clock; no worker is held meanwhile."""
         return asking.sleep(self._work, self._branch, caller(), name, seconds)
+
+    def child(
+        self,
+        workflow: str,
+        value: BaseModel | Mapping[str, Any],
+        *,
+        name: str | None = None,
+        returns: Any = Any,
+        on_cancel: OnCancel = "cancel",
+    ) -> Coroutine[Any, Any, Any]:
+        """Have another workflow run below this one, and wait for its result; no worker is held meanwhile.
+
+        It is opened once, for whoever started this run. Its failure is raised as WorkflowFailed, with its own code.
+        When this run ends first it is stopped as well, unless `on_cancel="keep"`.
+        """
+        return ask_child(
+            self._work, self._branch, caller(), name or workflow, child_order(workflow, value, returns, on_cancel)
+        )
 
     def on_end(self, fn: Callable[..., Any], *args: Any, name: str | None = None) -> Coroutine[Any, Any, None]:
         """Have this done outside when the run ends, with a result, a failure, a cancel or a limit; not while it waits.

@@ -9,6 +9,8 @@ An owner that was fenced says nothing more: the run is somebody else's, who will
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -19,16 +21,21 @@ from eventstore import catalogue, log
 from eventstore.domain import events
 from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable
 from eventstore.recorder import Recorder, RunWriter
+from worker.anew import begin_anew
 from worker.asking import lapse
 from worker.at_end import clean_up, left_undone, verdict_of
+from worker.children import Children, HandOver
 from worker.declare import Workflow
 from worker.finish import Finish
+from worker.giving_up import Given, given_up
 from worker.groups import live
 from worker.history import History, joined, read_history
 from worker.limits import LimitReached, limits_of
 from worker.llm.continuing import ContinueBy
 from worker.llm.model import Model
 from worker.llm.prices import Prices, own_prices
+from worker.llm.rated import RatedModel
+from worker.llm.rates import Rates
 from worker.llm.retrying import RetryPolicy
 from worker.metrics import WorkerMetrics
 from worker.run import Run
@@ -40,6 +47,8 @@ from worker.waits import Asked, asked_us, has_news, read_asked
 from worker.work import Graces, Provider, Work, look_at
 
 __all__ = ["Bench", "Ownership", "advance", "carry_out", "read_facts", "superseding"]
+
+POLICIES: Final = Path(__file__).parents[1] / "policies"
 
 logger = structlog.get_logger(__name__)
 
@@ -61,26 +70,31 @@ class Bench:
     metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
     continue_by: ContinueBy = "ask"
     prices: Prices = field(default_factory=own_prices)
+    rates: Rates | None = None
+    policies: Path = POLICIES
+    hand_over: HandOver | None = None
 
 
 async def advance(bench: Bench, run_id: UUID, handover: asyncio.Event) -> None:
-    """Carry the run to its end, or to where all of it waits, if it is free to be claimed."""
-    while await _own(bench, run_id, handover):
+    """Claim this very run, whoever else waits, and carry it to its end or to where all of it waits."""
+    while True:
+        async with bench.engine.begin() as connection:
+            claim = await log.claim(connection, run_id, bench.owner, bench.lease_s)
+        if claim.verdict != "claimed" or claim.epoch is None:
+            logger.debug("not ours to run", run_id=str(run_id), verdict=claim.verdict)
+            return
+        if not await carry(bench, run_id, claim.epoch, handover, Given(claim.parked or 0)):
+            return
         logger.debug("answered before it was given back", run_id=str(run_id))
 
 
-async def _own(bench: Bench, run_id: UUID, handover: asyncio.Event) -> bool:
-    """One claim of the run; whether there is something to do again at once."""
-    async with bench.engine.begin() as connection:
-        claim = await log.claim(connection, run_id, bench.owner, bench.lease_s)
-    if claim.verdict != "claimed" or claim.epoch is None:
-        logger.debug("not ours to run", run_id=str(run_id), verdict=claim.verdict)
-        return False
-    writer = bench.recorder.open(run_id, claim.epoch)
+async def carry(bench: Bench, run_id: UUID, epoch: int, handover: asyncio.Event, given: Given) -> bool:
+    """One owner's time with a claimed run; whether there is something to do again at once."""
+    writer = bench.recorder.open(run_id, epoch)
     try:
-        return await Ownership(bench, writer, handover, claim.parked or 0).carry()
+        return await Ownership(bench, writer, handover, given).carry()
     except Fenced:
-        logger.info("the run was taken over", run_id=str(run_id), epoch=claim.epoch)
+        logger.info("the run was taken over", run_id=str(run_id), epoch=epoch)
     except EventStoreError as fault:
         logger.error("the log refused to go on", run_id=str(run_id), fault=str(fault))
     finally:
@@ -91,31 +105,40 @@ async def _own(bench: Bench, run_id: UUID, handover: asyncio.Event) -> bool:
 class Ownership:
     """One owner's time with a run."""
 
-    def __init__(self, bench: Bench, writer: RunWriter, handover: asyncio.Event, parked: int = 0) -> None:
-        self._parked = parked
+    def __init__(self, bench: Bench, writer: RunWriter, handover: asyncio.Event, given: Given) -> None:
+        self._given = given
         self._bench = bench
         self._writer = writer
         self._handover = handover
         self._told = Told(bench.engine, writer)
-        self._finish = Finish(writer, self._told, bench.clock_us, bench.metrics, bench.settings.assemble_s)
+        self._children = Children(bench.engine, bench.workflows, bench.policies, bench.clock_us, bench.hand_over)
+        self._finish = Finish(
+            writer, self._told, bench.clock_us, bench.metrics, bench.settings.assemble_s, self._children
+        )
 
     async def carry(self) -> bool:
         """Everything between the claim and the terminal event, or the next wait; whether to claim it again at once."""
+        again = await self._carry()
+        if self._finish.over and (parent := self._told.facts[0].data.get("parent")) is not None:
+            await self._children.hand_over(UUID(parent["run_id"]))  # it was woken: tell somebody
+        return again
+
+    async def _carry(self) -> bool:
         asked = read_asked(await self._told.read_on())
         if await lapse(self._bench.engine, self._writer.run_id, asked, self._bench.clock_us):
             await self._told.read_on()
         history = read_history(self._told.facts)
         workflow = self._bench.workflows.get(history.accepted.data["workflow"])
-        attempt = self._writer.epoch - history.handovers - self._parked
+        attempt = self._writer.epoch - history.handovers - self._given.parked
         if history.cancel is not None:
             await self._supersede(history)
             await self._clean_up_after(workflow, history, attempt, None)
             await self._finish.cancelled(workflow, None)
             return False
-        limits = limits_of(history.accepted.data["limits"])
-        if attempt > limits.attempts_max:
+        why = given_up(self._given, history, attempt)
+        if why is not None and not await begin_anew(self._bench.engine, self._writer, history, workflow, why):
             await left_undone(self._writer, history)
-            await self._finish.error(workflow, "attempts_exhausted", "The run failed too often and was given up.")
+            await self._finish.error(workflow, why.code, why.message, retryable=why.retryable)
             return False
         await self._start(history, workflow, attempt)
         if not history.started:
@@ -150,6 +173,7 @@ class Ownership:
             )
         )
         await self._supersede(history)
+        history.begin(self._writer.last_us)
 
     async def _supersede(self, history: History) -> None:
         """Name what an earlier owner left half said, so that no reader and no fold keeps it."""
@@ -192,17 +216,22 @@ class Ownership:
 
     def _new_work(self, workflow: Workflow, history: History, attempt: int, asked: Asked) -> Work:
         bench = self._bench
-        return Work(
+        model = RatedModel(bench.model, bench.rates, history.accepted.data["tenant"]) if bench.rates else bench.model
+        work = Work(
             workflow,
             self._writer,
             history,
-            Provider(bench.model, bench.model_name, bench.retries, bench.prices, bench.continue_by),
+            Provider(model, bench.model_name, bench.retries, bench.prices, bench.continue_by),
             bench.clock_us,
             attempt=attempt,
             asked=asked,
             graces=Graces(bench.settings.grace_s, bench.settings.effect_grace_s),
             secrets=bench.settings.tool_secrets,
+            children=self._children,
         )
+        if isinstance(model, RatedModel):
+            model.notice = work.notice
+        return work
 
     def _over(self, history: History, ends_us: int) -> WorkflowFailed | None:
         """Why the run ends before its code goes on, if it does."""
@@ -228,7 +257,7 @@ class Ownership:
     def _ends_us(self, history: History, asked: Asked) -> int:
         """When the run's time is over, by the database's clock; it stands still while a person is asked."""
         limit_us = round(limits_of(history.accepted.data["limits"]).run_s * 1e6)
-        return history.accepted.at_us + limit_us + asked_us(asked, self._writer.last_us)
+        return (history.began_us or history.accepted.at_us) + limit_us + asked_us(asked, self._writer.last_us)
 
     async def _park(self, work: Work, ends_us: int) -> bool:
         """Give the run back until it is due. True when what it waits for came while we were leaving."""

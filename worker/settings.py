@@ -23,13 +23,17 @@ class WorkerSettings(BaseSettings):
     drain_s: float = Field(default=5.0, gt=0, description="a stopping worker hands its runs back within this time")
     worker_metrics: Address | None = Field(default=None, description="address of a worker's metrics; unset: none")
     workflows: str = Field(default="", description="folders with workflows of one's own, split by `:`")
-    tool_secrets: dict[str, SecretStr] = Field(
-        default_factory=dict, description='what tools may ask for by name, as JSON: {"archive": "…"}'
-    )
     ceilings: dict[str, PositiveFloat] = Field(
         default={}, description="limits that no run may exceed, whatever its workflow says, as JSON by their names"
     )
+    policies: Path = Field(
+        default=Path(__file__).parents[1] / "policies",
+        description="the folder with one TOML file per workflow: who may start a run that another run asks for",
+    )
     prices: Path | None = Field(default=None, description="file of what models cost; unset: the one that comes along")
+    tool_secrets: dict[str, SecretStr] = Field(
+        default_factory=dict, description='what tools may ask for by name, as JSON: {"archive": "…"}'
+    )
     start_s: float = Field(default=30.0, gt=0, description="a starting worker waits this long for the database")
 
     @field_validator("ceilings")

@@ -6,12 +6,14 @@ waits on. A wait's end is the time that the database recorded its beginning at, 
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from eventstore.domain.record import Fact
 from worker.branches import Branch
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -33,6 +35,8 @@ def read_asked(facts: Iterable[Fact]) -> Asked:
             asked.decisions[fact.data["escalation"]] = fact
         elif fact.type == "step" and fact.data.get("wait_s") is not None:
             asked.asleep[fact.data["key"]] = fact
+        elif fact.type == "retry" and fact.data.get("version") is not None:
+            asked = Asked()  # the run begins anew
     return asked
 
 
@@ -61,6 +65,23 @@ class Waits:
             if not self._quiet.is_set():  # another part of the run has failed, and this one was stopped
                 self._due.pop(key, None)
                 self.asked.difference_update(asked)
+
+    async def until(
+        self, branch: Branch, key: str, due_us: int, ask: Callable[[], Awaitable[T | None]], every_s: float
+    ) -> T:
+        """Wait here as `wait` does, and while other branches work on, ask this often whether the wait is over."""
+        self._due[key] = due_us
+        branch.at_edge = branch.waiting = True
+        try:
+            while True:
+                self.look()
+                await asyncio.sleep(every_s)
+                if (found := await ask()) is not None and not self._quiet.is_set():
+                    return found
+        finally:
+            branch.waiting = False
+            if not self._quiet.is_set():
+                self._due.pop(key, None)
 
     def look(self) -> None:
         """Whoever ends something in a branch says so here."""

@@ -25,10 +25,12 @@ from worker.memo import Call, Memo
 from worker.provenance import estimated
 from worker.speech import Attempt
 from worker.stops import Diverged, Exhausted, Halt, Misused, Site, Stop, StopReason
+from worker.waiting import WaitingNotice
 from worker.waits import Asked, Waits
 
 if TYPE_CHECKING:
     from worker.at_end import Registered
+    from worker.children import Children
 
 # Code that never ends although it was told to. It is kept here, asleep at its next call, because a task that nobody
 # holds would be complained about whenever the garbage collector finds it.
@@ -108,6 +110,7 @@ class Work:
         asked: Asked | None = None,
         graces: Graces | None = None,
         secrets: Mapping[str, SecretStr] | None = None,
+        children: "Children | None" = None,
     ) -> None:
         self.workflow = workflow
         self.limits = limits_of(history.accepted.data["limits"])
@@ -122,6 +125,8 @@ class Work:
         self.clock_us = clock_us
         self.graces = graces or Graces()
         self.secrets = secrets or {}
+        self.notice = WaitingNotice(writer)
+        self.children = children  # the way to the runs below this one
         self.root = Branch("", None, history.accepted.at_us)
         self.asked = asked or Asked()
         self.waits = Waits(self.root)
@@ -159,11 +164,6 @@ class Work:
         self.halt = self.halt or halt
         self.halted.set()
 
-    def left_s(self) -> float:
-        """Seconds until the run must have ended, as far as this owner's clock can tell."""
-        accepted = self.history.accepted
-        return max(0.0, (accepted.at_us - self.clock_us()) / 1e6 + self.limits.run_s)
-
     def exhausted(self, limit: str) -> Exhausted:
         """A limit of the run is reached: all of it ends, and what goes on outside is cut off."""
         halt = Exhausted(limit)
@@ -174,6 +174,15 @@ class Work:
     def parallel(self) -> int:
         """How many branches of one call may run beside each other."""
         return min(self.workflow.parallel, self.limits.parallel)
+
+    @property
+    def ends_us(self) -> int:
+        """When the run must have ended: its time began with its code, not while it stood in line."""
+        return (self.history.began_us or self.history.accepted.at_us) + round(self.limits.run_s * 1e6)
+
+    def left_s(self) -> float:
+        """Seconds until then, as far as this owner's clock can tell."""
+        return max(0.0, (self.ends_us - self.clock_us()) / 1e6)
 
     def look_back(self, end: str) -> None:
         """The code has ended in this way: has it asked for all that the log has?"""
@@ -190,8 +199,9 @@ class Work:
 
     def aborted(self) -> events.Usage:
         """What the calls that were under way when the run stopped have cost, as far as we can tell."""
-        heard = sum(attempt.heard for attempt in self.speaking)
-        return self.priced(estimated(heard)) if heard else events.Usage()
+        begun = [attempt for attempt in self.speaking if attempt.heard]
+        heard, asked = sum(each.heard for each in begun), sum(each.prompt_chars for each in begun)
+        return self.priced(estimated(heard, asked)) if heard else events.Usage()
 
     def priced(self, usage: events.Usage, served: str | None = None) -> events.Usage:
         """What was spent with what it cost, by the model that answered or else by the one that was asked."""
@@ -236,7 +246,7 @@ class Work:
 
     async def outside(self, branch: Branch) -> None:
         """Wait until something may be begun outside: when the log has answered all that it can, in every branch."""
-        branch.at_edge = True
+        branch.at_edge, branch.waits_for = True, None  # whatever it stored before this is stored
         await come_to_rest(self.root)
         if self.only_replay:
             self.stop("over")
@@ -319,19 +329,18 @@ class Work:
         """Tell a milestone, once."""
         index, milestone = self.workflow.milestone(label)
         key, known = self.memo.milestone(branch, milestone.state)
+        self.notice.at = body = events.Progress(
+            state=milestone.state,
+            label=label,
+            index=index,
+            total=len(self.workflow.milestones),
+            key=key,
+            detail=detail,
+            done=done,
+            of=of,
+        )
         if not (known or self.only_replay) and key not in self._told:
-            self._told[key] = self.writer.push(
-                events.Progress(
-                    state=milestone.state,
-                    label=label,
-                    index=index,
-                    total=len(self.workflow.milestones),
-                    key=key,
-                    detail=detail,
-                    done=done,
-                    of=of,
-                )
-            )
+            self._told[key] = self.writer.push(body)
 
     async def learn_milestones(self) -> None:
         """Where the milestones that were told on the way are: asked before anything is taken back."""

@@ -52,12 +52,14 @@ async def events(
             feed = Feed(sight.view, cursor)
             page = await page_of(Pages(connection, run.run_id), feed, limit, service.settings)
             service.figures.delivered("page", len(page.frames))
+            if not sight.ended:
+                service.readers.seen(run.run_id)
             return answer(
                 {**page.body(max(run.seq, feed.cursor)), "done": feed.closed or (sight.ended and cursor == run.seq)}
             )
     if sight.ended and cursor == run.seq:
         return Response(status_code=204)
-    source = live(service.tails, run.run_id, sight.view, cursor)
+    source = live(service.tails, service.readers, run.run_id, sight.view, cursor)
     figures = service.figures.stream("sse" if media_type == SSE else "ndjson")
     return StreamAnswer(source, wire_for(media_type, service.settings), service.waits, service.settings, figures)
 

@@ -7,11 +7,13 @@ after the next one. The cost of an answer is that of the new events: the state i
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.access import Sight, see
 from api.fronts.feed import Feed
 from api.fronts.pages import page_of
 from api.fronts.sources import until_shown
+from api.lines import InLine, body_of, line_of, tag_of
 from api.negotiation import After, Limit, Wait, asked_wait, has_version, in_log, json_only
 from api.service import Asked, Service, Who
 from api.shapes import RETRY_AFTER_S, answer, links, version
@@ -45,6 +47,7 @@ async def poll(
     asked = (after or 0, limit or 0)
     async with service.reading.connect() as connection:
         sight = await see(connection, service, caller, run_id)
+        place = await _place(connection, service, sight)
     cursor = in_log(after or 0, sight.run.seq)
     headers: dict[str, str] = {}
     wait_s = asked_wait(request, service.settings.poll_wait_s_max, wait)
@@ -52,19 +55,29 @@ async def poll(
         headers["Preference-Applied"] = f"wait={wait_s:g}"
     if wait_s and not sight.ended:
         request.state.waited = True
-        seen = (
-            sight.run.seq if has_version(request, _version(sight, sight.run.seq, sight.run.status, asked)) else cursor
-        )
+        etag = _version(sight, sight.run.seq, sight.run.status, asked, place)
+        seen = sight.run.seq if has_version(request, etag) else cursor
         view, run = sight.view, sight.run
-        await until_shown(service.tails, service.waits, run.run_id, view, seen, wait_s, request.receive)
+        with service.readers.reading(run.run_id):
+            await until_shown(service.tails, service.waits, run.run_id, view, seen, wait_s, request.receive)
         async with service.reading.connect() as connection:
             sight = await see(connection, service, caller, run_id)
-    if has_version(request, etag := _version(sight, sight.run.seq, sight.run.status, asked)):
+            place = await _place(connection, service, sight)
+    if not sight.ended:
+        service.readers.seen(sight.run.run_id)
+    if has_version(request, etag := _version(sight, sight.run.seq, sight.run.status, asked, place)):
         return Response(status_code=304, headers={**headers, "ETag": etag, **_advice(sight.run.status)})
-    return await _news(service, sight, asked, headers)
+    return await _news(service, sight, asked, headers, place)
 
 
-async def _news(service: Service, sight: Sight, asked: tuple[int, int], headers: dict[str, str]) -> Response:
+async def _place(connection: AsyncConnection, service: Service, sight: Sight) -> InLine | None:
+    """Only of a run that was never begun: of others nobody who polls expects one, and asking costs each poll."""
+    return await line_of(connection, service, sight.run) if sight.run.status == "queued" else None
+
+
+async def _news(
+    service: Service, sight: Sight, asked: tuple[int, int], headers: dict[str, str], place: InLine | None
+) -> Response:
     after, limit = asked
     run_id, view = sight.run.run_id, sight.view
     async with service.reading.connect() as connection:
@@ -74,14 +87,16 @@ async def _news(service: Service, sight: Sight, asked: tuple[int, int], headers:
         page = await page_of(pages, Feed(view, after, known.seq), limit or None, service.settings)
     service.figures.delivered("poll", len(page.frames))
     state = public(known.state)
+    place = place if known.seq == sight.run.seq else None
     body: dict[str, Any] = {"id": run_id, **page.body(known.seq), **{name: state[name] for name in SHOWN}}
-    etag = _version(sight, known.seq, known.state.status, asked)
+    body["queue"] = body_of(place)
+    etag = _version(sight, known.seq, known.state.status, asked, place)
     advice = {"Retry-After": "0"} if body["more"] else _advice(known.state.status)
     return answer({**body, "links": links(run_id)}, 200, {**headers, "ETag": etag, **advice})
 
 
-def _version(sight: Sight, seq: int, status: str | None, asked: tuple[int, int]) -> str:
-    return version(sight.view, seq, status, *asked)
+def _version(sight: Sight, seq: int, status: str | None, asked: tuple[int, int], place: InLine | None) -> str:
+    return version(sight.view, seq, status, *asked, *tag_of(place))
 
 
 def _advice(status: str | None) -> dict[str, str]:

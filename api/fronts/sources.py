@@ -11,6 +11,7 @@ from starlette.types import Receive
 
 from api.fronts.feed import Feed, Frame, View
 from api.fronts.waits import Wait, Waits
+from api.readers import Readers
 from eventstore.domain.lifecycle import TERMINAL_TYPES
 from eventstore.tail import Entry, Tail, Tails
 
@@ -54,9 +55,9 @@ class LiveSource:
 
 
 @contextmanager
-def live(tails: Tails, run_id: UUID, view: View, after: int) -> Iterator[LiveSource]:
+def live(tails: Tails, readers: Readers, run_id: UUID, view: View, after: int) -> Iterator[LiveSource]:
     """A run's frames from a cursor to its end."""
-    with tails.follow(run_id) as tail:
+    with readers.reading(run_id), tails.follow(run_id) as tail:
         yield LiveSource(tail, Feed(view, after))
 
 

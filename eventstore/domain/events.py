@@ -14,6 +14,10 @@ from eventstore.domain import intake
 from eventstore.domain.errors import NotStorable
 from eventstore.domain.record import NewEvent
 
+# No run is stopped for want of readers sooner: a stream's reader must have the time to come back, and a poll's to ask
+# again as seldom as it is told to.
+UNREAD_S_MIN: Final = 5.0
+
 
 class Body(BaseModel):
     """What all event bodies share: frozen, closed, and a name and version of their own.
@@ -108,8 +112,7 @@ class PolicyRef(BaseModel):
 
 
 class RunLimits(BaseModel):
-    """What a run may take at most. Reached, each ends the run with `limit_<name>`. What is absent has its default
-    (worker/limits.py), or no bound; runs that were accepted before a limit existed lack it."""
+    """What a run may take at most; reached, each ends it with `limit_<name>`. Absent: its default, or no bound."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     run_s: float
@@ -129,6 +132,35 @@ class RunLimits(BaseModel):
     cost_micro_usd: int | None = None
 
 
+class OnDisconnect(BaseModel):
+    """Stop a run that nobody has read for this long. While it waits for a person, only if that is said too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    cancel_after_s: float = Field(ge=UNREAD_S_MIN, le=86_400)
+    while_waiting: bool = False
+
+
+class ParentRun(BaseModel):
+    """The run that asked for this one, by which of its calls, and how many runs stand above."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    run_id: str
+    key: str
+    depth: int
+
+
+class ChildRun(BaseModel):
+    """A run that this one asked for, what becomes of it when this one is stopped, and where its log ended."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    run_id: str
+    workflow: str
+    on_cancel: Literal["cancel", "keep"]
+    status: Literal["completed", "failed", "cancelled"] | None = None
+    seq: int | None = None
+    chain: str | None = None
+
+
 class Accepted(Body):
     type_ = "accepted"
     workflow: str
@@ -142,6 +174,8 @@ class Accepted(Body):
     milestones: list[Milestone]
     limits: RunLimits
     trace_id: str
+    on_disconnect: OnDisconnect | None = None  # none: the run goes on
+    parent: ParentRun | None = None
 
 
 class Started(Body):
@@ -222,6 +256,7 @@ class Step(Closing):
     output: Any = None
     error: str | None = None
     wait_s: float | None = None
+    child: ChildRun | None = None
 
 
 class ModelCall(Closing):
@@ -258,6 +293,7 @@ class Retry(Body):
     next_attempt: int | None = None
     wait_s: float = 0.0
     usage: Usage | None = None
+    version: int | None = None
 
 
 class CheckOutcome(BaseModel):

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from eventstore.domain.events import Milestone, RunLimits
+from eventstore.domain.events import Milestone, OnDisconnect, RunLimits
 
 
 class Sample(BaseModel):
@@ -28,3 +28,4 @@ class Manifest(BaseModel):
     samples: list[Sample] = Field(default_factory=list)
     limits: RunLimits
     title_field: str | None = None
+    on_disconnect: OnDisconnect | None = None

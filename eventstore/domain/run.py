@@ -20,7 +20,7 @@ from eventstore.domain.record import Fact
 
 # Part of the name under which a folded state is kept. Raised whenever the same events fold to something else; a test
 # holds the states of some runs against it.
-FOLD_VERSION: Final = 3
+FOLD_VERSION: Final = 4
 
 # What an attempt says beside its text, and a later `retry` may take back.
 TAKEN_BACK: Final = frozenset({"progress", "tool_call", "tool_result", "finding", "validation"})
@@ -46,6 +46,7 @@ class RunState:
     updated_us: int | None = None
     attempt: int = 0
     plan: list[Mapping[str, Any]] = field(default_factory=list)
+    on_disconnect: Mapping[str, Any] | None = None
     milestone: Mapping[str, Any] | None = None
     sections: dict[str, GrowingList[Piece]] = field(default_factory=dict)
     reasoning: GrowingList[Piece] = field(default_factory=GrowingList)
@@ -55,6 +56,8 @@ class RunState:
     retries: GrowingList[Mapping[str, Any]] = field(default_factory=GrowingList)
     validation: Mapping[str, Any] | None = None
     questions: GrowingMap[int, Mapping[str, Any]] = field(default_factory=GrowingMap)  # by seq, with their decision
+    parent: Mapping[str, Any] | None = None  # the run that asked for this one
+    children: GrowingMap[str, Mapping[str, Any]] = field(default_factory=GrowingMap)  # runs that it asked for, by id
     cancel: Mapping[str, Any] | None = None
     result: Mapping[str, Any] | None = None
     partial: Mapping[str, Any] | None = None
@@ -100,6 +103,8 @@ def _accepted(state: RunState, fact: Fact) -> None:
     state.workflow = fact.data.get("workflow")
     state.title = fact.data.get("title")
     state.plan = list(fact.data.get("milestones", ()))
+    state.on_disconnect = fact.data.get("on_disconnect")
+    state.parent = fact.data.get("parent")
     state.created_us = fact.at_us
 
 
@@ -131,6 +136,12 @@ def _tool(state: RunState, fact: Fact) -> None:
 def _finding(state: RunState, fact: Fact) -> None:
     item = fact.data.get("item", str(fact.seq))
     state.findings = state.findings.plus(item, (fact.seq, fact.data.get("value", {})))
+
+
+def _step(state: RunState, fact: Fact) -> None:
+    """A resumed worker reads it; a person is told by the milestone around it, and where another run was asked for."""
+    if (child := fact.data.get("child")) is not None:
+        state.children = state.children.plus(child["run_id"], child)
 
 
 def _model_call(state: RunState, fact: Fact) -> None:
@@ -207,7 +218,7 @@ def _error(state: RunState, fact: Fact) -> None:
     state.partial = fact.data.get("partial")
 
 
-CASES: Final[Mapping[str, Callable[[RunState, Fact], None] | None]] = {
+CASES: Final[Mapping[str, Callable[[RunState, Fact], None]]] = {
     "accepted": _accepted,
     "started": _started,
     "progress": _progress,
@@ -216,7 +227,7 @@ CASES: Final[Mapping[str, Callable[[RunState, Fact], None] | None]] = {
     "tool_call": _tool,
     "tool_result": _tool,
     "finding": _finding,
-    "step": None,  # a resumed worker reads it; a person is told by the milestone around it
+    "step": _step,
     "model_call": _model_call,
     "retry": _retry,
     "validation": _validation,

@@ -50,6 +50,7 @@ def public(state: RunState) -> dict[str, Any]:
         "updated_at": rfc3339(state.updated_us) if state.updated_us is not None else None,
         "seq": state.seq,
         "attempt": state.attempt,
+        "on_disconnect": dict(state.on_disconnect) if state.on_disconnect else None,
         "milestone": dict(state.milestone) if state.milestone else None,
         "milestones": milestones(state),
         "findings": [{"item": item, "seq": seq, "value": dict(v)} for item, (seq, v) in state.findings.items()],
@@ -62,4 +63,6 @@ def public(state: RunState) -> dict[str, Any]:
         "partial": None if state.result is not None else {**partial(state), **(state.partial or {}), "final": False},
         "error": dict(state.error) if state.error else None,
         "usage": state.usage.model_dump(exclude_none=True),
+        **({"parent": dict(state.parent)} if state.parent else {}),
+        **({"children": [dict(child) for child in state.children.values()]} if state.children else {}),
     }

@@ -48,6 +48,7 @@ class Recorded:
     opened_after: list[int] = field(default_factory=list)
     cancel_status: int = 202
     decide_status: int = 202
+    queue: dict[str, Any] | None = None
     closed: bool = False
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -126,8 +127,8 @@ def console_app(recorded: Recorded) -> ASGIApp:
         return await refuse_strangers(request) or JSONResponse(told, recorded.cancel_status)
 
     async def state(request: Request) -> Response:
-        seen = {"seq": int(request.query_params["at"]), "chain": "ab" * 32}
-        return await refuse_strangers(request) or JSONResponse({"seen": seen})
+        seen = {"seq": int(request.query_params.get("at", "1")), "chain": "ab" * 32}
+        return await refuse_strangers(request) or JSONResponse({"seen": seen, "queue": recorded.queue})
 
     async def decide(request: Request) -> Response:
         told = {"detail": "This question was answered otherwise before."} if recorded.decide_status >= 400 else {}

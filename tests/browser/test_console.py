@@ -182,6 +182,22 @@ async def test_a_stop_that_did_not_arrive_can_be_pressed_again(page: Page, addre
     await expect(page.get_by_text("The log cannot be written just now.")).to_be_hidden()
 
 
+async def test_a_run_that_waits_says_where_it_stands_in_line_and_how_that_changes(
+    page: Page, address: str, recorded: Recorded
+) -> None:
+    await recorded.add("accepted", workflow="contract_review", title="Mutual NDA", milestones=PLAN)
+    recorded.queue = {"position": 3, "exact": True, "reason": "turn"}
+    await open_run(page, address)
+    status = page.locator("[data-part=status]")
+    await expect(status).to_have_text("Queued, 3rd in line")
+    recorded.queue = {"position": 1, "exact": True, "reason": "turn"}
+    await expect(status).to_have_text("Queued, 1st in line")
+    recorded.queue = {"position": None, "exact": False, "reason": "no_worker"}
+    await expect(status).to_have_text("Queued, no worker can carry it")
+    await recorded.add("started", attempt=1)
+    await expect(status).to_have_text("Running")
+
+
 async def test_a_failed_run_shows_what_is_there_and_says_that_it_is_partial(
     page: Page, address: str, recorded: Recorded
 ) -> None:

@@ -108,7 +108,7 @@ def test_a_killed_model_comes_back_where_the_workers_look_for_it(stage: Stage) -
     stage.until(run_id, drafting)
     killed = stage.hurt("model", signal.SIGKILL)
     log = stage.until_ended(run_id)
-    assert log[-1]["type"] == "result"
+    assert log[-1]["type"] == "result", log[-1]
     assert text_is_of_one_attempt(stage, run_id, log)
     stage.until_replaced("model", killed)
 

@@ -238,7 +238,7 @@ async def test_runs_are_listed_newest_first_page_by_page(api: Api) -> None:
     async with api.client("user", "lister") as client:
         while True:
             page = (await client.get("/v1/runs", params={"limit": 2, **({"before": before} if before else {})})).json()
-            assert set(page["runs"][0]) == {"id", "workflow", "title", "status", "created_at", "seq"}
+            assert set(page["runs"][0]) == {"id", "workflow", "title", "status", "created_at", "seq", "queue"}
             listed += [run["id"] for run in page["runs"]]
             if (before := page["next"]) is None:
                 break

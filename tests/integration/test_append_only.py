@@ -211,9 +211,24 @@ async def test_roles_hold_exactly_the_rights_that_were_meant(owner_engine: Async
     assert calls == {
         *(
             (name, "runwire_worker")
-            for name in ("append", "claim", "release", "suspend", "lapse", "forgotten", "ensure_partitions")
+            for name in (
+                "append",
+                "claim",
+                "release",
+                "suspend",
+                "lapse",
+                "forgotten",
+                "take",
+                "tend",
+                "move_on",
+                "ensure_partitions",
+            )
         ),
-        *((name, "runwire_api") for name in ("open_run", "control", "ensure_partitions")),
+        *((name, "runwire_worker") for name in ("unread", "abandon")),
+        ("open_child", "runwire_worker"),
+        ("stop_child", "runwire_worker"),
+        *((name, "runwire_api") for name in ("open_run", "control", "places", "ensure_partitions")),
+        *((name, "runwire_api") for name in ("expect_readers", "report_readers")),
         *(
             (name, "runwire_sealer")
             for name in (
@@ -362,11 +377,19 @@ async def test_counts_that_do_not_fit_are_refused_whole_and_leave_no_gap(
                 connection,
                 "append",
                 {
-                    "runs": runs, "epochs": [1] * 3, "batches": [2] * 3, "counts": counts, "lease_s": 1.0,
-                    "types": [e.type for e in events], "versions": [1] * 2, "occurred": [1] * 2, "encodings": [0] * 2,
-                    "keys": [None] * 2, "bodies": [e.body for e in events],
+                    "runs": runs,
+                    "epochs": [1] * 3,
+                    "batches": [2] * 3,
+                    "counts": counts,
+                    "lease_s": 1.0,
+                    "types": [e.type for e in events],
+                    "versions": [1] * 2,
+                    "occurred": [1] * 2,
+                    "encodings": [0] * 2,
+                    "keys": [None] * 2,
+                    "bodies": [e.body for e in events],
                 },
-            )  # fmt: skip
+            )
     async with api_engine.connect() as connection:
         for run in runs:
             assert len(await events_of(connection, run)) == 2
@@ -388,10 +411,18 @@ async def test_the_databases_chain_is_the_domains_for_every_kind_of_value(owner_
                 """SELECT runwire.link(%s, %s::integer, 1, %s::integer, %s::bigint,
                                        runwire.listing(%s::smallint, %s, %s::smallint, %s::uuid, %s::bigint, %s))""",
                 (
-                    before, row.seq, row.epoch, row.recorded_us,
-                    row.version, row.type, row.encoding, row.key_id, row.occurred_us, row.body,
+                    before,
+                    row.seq,
+                    row.epoch,
+                    row.recorded_us,
+                    row.version,
+                    row.type,
+                    row.encoding,
+                    row.key_id,
+                    row.occurred_us,
+                    row.body,
                 ),
-            )  # fmt: skip
+            )
             assert bytes(told.scalar_one()) == chain.link(before, [row])
             before = chain.link(before, [row])
 

@@ -44,7 +44,6 @@ def environ(services: Endpoints, database_url: str) -> dict[str, str]:
         "RUNWIRE_LEASE_S": "3",
         "RUNWIRE_HEARTBEAT_S": "1",
         "RUNWIRE_SWEEP_S": "0.2",
-        "RUNWIRE_FORGOTTEN_S": "1",
     }
 
 
@@ -167,7 +166,7 @@ async def test_an_answer_wakes_the_run_though_the_queue_was_flushed(
 async def test_an_answer_over_the_api_hands_the_run_over_without_the_sweep(
     services: Endpoints, database_url: str, environ: dict[str, str], runs: Runs, tmp_path: Path
 ) -> None:
-    worker = await start_worker({**environ, "RUNWIRE_FORGOTTEN_S": "600"}, tmp_path / "worker.log")
+    worker = await start_worker(environ, tmp_path / "worker.log")
     async with serving(database_url, services.redis_url) as api, api.client("operator") as client:
 
         async def submitted() -> UUID | None:  # once the worker has told what it can run

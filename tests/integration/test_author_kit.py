@@ -1,12 +1,15 @@
 """The author's test kit sees what it is there to see: runs that do not repeat, prompts without a script, lost text."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ops.scaffold import new_workflow
 from runwire_testing.author import Author
+from tests.carrying import Nothing, declared
 from tests.house import ROOT
+from worker.run import Run
 
 pytest_plugins = ("runwire_testing.plugin", "pytester")
 
@@ -83,7 +86,7 @@ async def test_waiting_for_what_never_comes_ends_with_the_run(author: Author) ->
 async def test_an_input_that_does_not_fit_and_a_name_that_nobody_knows_are_told_at_once(author: Author) -> None:
     with pytest.raises(ValueError, match="pieces"):
         await author.start("drill", {"pieces": -1})
-    with pytest.raises(AssertionError, match="there is no workflow drills; there are agent"):
+    with pytest.raises(AssertionError, match=r"there is no workflow drills; there are agent, clinical_note"):
         await author.start("drills")
     with pytest.raises(AssertionError, match="has no sample nothing"):
         await author.start("contract_review", sample="nothing")
@@ -171,3 +174,36 @@ def test_the_test_that_comes_with_a_new_workflow_passes_as_it_was_written(
     new_workflow("triage", pytester.path)
     done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "triage", timeout=120)
     done.assert_outcomes(passed=3)
+
+
+POLICY = """workflow = "part"
+version = 1
+submit = ["user"]
+[roles.user]
+accepted = []
+started = []
+cancel_requested = []
+result = []
+cancelled = []
+error = []
+"""
+
+
+async def test_runs_that_a_run_asks_for_are_carried_too_and_their_parent_is_killed_everywhere(
+    author: Author, tmp_path: Path
+) -> None:
+    async def asks(run: Run, _: Nothing) -> Nothing:
+        told = await run.child("part", Nothing(text="three"), returns=Nothing)
+        return await run.validate(Nothing(text=f"told {told.text}"), [])
+
+    async def answers(run: Run, value: Nothing) -> Nothing:
+        await run.sleep("rest", 0.01)
+        return await run.validate(Nothing(text=f"{value.text} is 3"), [])
+
+    (tmp_path / "policy.toml").write_text(POLICY)
+    for name, code in (("story", asks), ("part", answers)):
+        author._bench.workflows[name] = replace(declared(code), name=name, folder=tmp_path)
+    await author._bench.register()
+    run = await author.start("story", {"text": ""})
+    assert (await run.end()).result == {"text": "told three is 3"}
+    await run.same_fold_when_killed_after_every_append()

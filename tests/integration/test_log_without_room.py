@@ -16,6 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eventstore.handoff import Handoff
+from eventstore.queue import Bounds
 from eventstore.sql import STATEMENTS
 from eventstore.vitals import LOOK_RUNS_MAX, read_vitals
 from ops.services import Endpoints
@@ -97,8 +98,12 @@ async def making_room(
     for name in ("PARTITIONS_S", "PARTITIONS_AGAIN_S", "PARTITIONS_AGAIN_S_MAX"):
         monkeypatch.setattr(host, name, 0.001)
     registry, handoff = CollectorRegistry(), Handoff(services.redis_url, redis)
-    bench = SimpleNamespace(engine=engine, metrics=WorkerMetrics(registry), settings=WorkerSettings())
-    made = Host(cast(Bench, bench), handoff, redis, waiting=cast(Any, None), sweep_s=1, forgotten_s=1)
+    bench = SimpleNamespace(
+        engine=engine, metrics=WorkerMetrics(registry), settings=WorkerSettings(), owner="", lease_s=6, workflows={}
+    )
+    made = Host(
+        cast(Bench, bench), handoff, redis, hints=cast(Any, None), bounds=Bounds(1, 1), sweep_s=1, queue_wait_s=60
+    )
     task = asyncio.create_task(made._make_room())
     try:
         yield registry

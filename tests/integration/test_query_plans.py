@@ -180,3 +180,53 @@ async def test_a_repeated_idempotency_key_is_found_by_index(filled: Filled) -> N
         await connection.execute("SELECT indexdef FROM pg_indexes WHERE tablename = 'idempotency'")
     ).fetchall()
     assert [row[0].partition("(")[2] for row in indexes] == ["tenant_id, subject, key)"]
+
+
+LANE = """
+    INSERT INTO runwire.queue (run_id, tenant_id, subject, workflow, version, owner, waits, fresh, due_at)
+    SELECT runwire.uuid_floor(clock_timestamp() + n * interval '1 ms'), ('00000000-0000-0000-0000-0000000000' ||
+        lpad(to_hex(n %% 20 + 1), 2, '0'))::uuid, 's' || n %% 3, 'w', 1,
+        CASE WHEN n %% 10 = 0 THEN 'o' || n %% 7 END, n %% 10 NOT IN (0, 1), n %% 10 <> 0,
+        CASE WHEN n %% 10 = 1 THEN clock_timestamp() + interval '1 day' END
+    FROM generate_series(%(first)s::integer, %(last)s::integer) n ON CONFLICT DO NOTHING"""
+
+
+async def blocks(connection: psycopg.AsyncConnection, statement: str, parameters: Mapping[str, Any]) -> int:
+    """How much is read for a statement, in whatever functions it says it."""
+    explain = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {}").format(sql.SQL(statement))
+    row = await (await connection.execute(explain, parameters)).fetchone()
+    assert row is not None
+    plan = row[0][0]["Plan"]
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+async def test_a_place_in_line_and_the_next_runs_are_found_at_a_cost_that_does_not_grow_with_the_line(
+    filled: Filled,
+) -> None:
+    connection, _ = filled
+    await connection.execute("RESET role")
+    await connection.execute("DELETE FROM runwire.queue")
+    await connection.execute("INSERT INTO runwire.coverage (workflow, version) VALUES ('w', 1)")
+    bounds = {"tenant_max": 1_000_000, "caller_max": 1_000_000}
+    asked = {"rows": 2_000, "live_s": 3_600, **bounds}
+    cost = []
+    for first, last in ((1, 10_000), (10_001, 40_000)):
+        await connection.execute(LANE, {"first": first, "last": last})
+        await connection.execute("UPDATE runwire.queue SET waits = true, owner = NULL WHERE owner IS NOT NULL")
+        await connection.execute("VACUUM ANALYZE runwire.queue")
+        waiting = await (
+            await connection.execute("SELECT run_id FROM runwire.queue WHERE waits ORDER BY run_id DESC LIMIT 1")
+        ).fetchone()
+        assert waiting is not None
+        cost.append(await blocks(connection, STATEMENTS["places"], {"runs": [waiting[0]], **asked}))
+    assert cost[1] < 4_000, cost
+    assert cost[1] < 1.5 * cost[0], cost
+    count = {"tenant": TENANT, "subject": "s1", "tenant_max": 100, "caller_max": 100}
+    assert await blocks(connection, STATEMENTS["queued"], count) < 400
+    for statement, reads in (
+        ("SELECT FROM runwire.queue WHERE due_at <= clock_timestamp()", "queue_due"),
+        ("SELECT FROM runwire.queue WHERE waits AND cancel LIMIT 50", "queue_stopped"),
+        ("SELECT FROM runwire.queue WHERE waits AND suspect LIMIT 50", "queue_suspects"),
+    ):
+        explained = await (await connection.execute("EXPLAIN " + statement)).fetchall()
+        assert any(reads in row[0] for row in explained), explained

@@ -48,7 +48,6 @@ def environ(services: Endpoints, database_url: str, model: ScriptedServer) -> di
         "RUNWIRE_LEASE_S": "3",
         "RUNWIRE_HEARTBEAT_S": "1",
         "RUNWIRE_SWEEP_S": "0.5",
-        "RUNWIRE_FORGOTTEN_S": "1",
     }
 
 

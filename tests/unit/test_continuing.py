@@ -1,5 +1,6 @@
 """Answers that are gone on with after a cut or at their length limit: the text once, whoever speaks the rest of it."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -31,6 +32,7 @@ class Continuing(Scripted):
         self.room = room
         self.breaks: list[int | None] = []
         self.rooms: list[Any] = []
+        self.hang_at: int | None = None
 
     async def stream(self, request: ModelRequest) -> AsyncGenerator[Piece | ModelEnd, None]:
         self.requests.append(request)
@@ -47,6 +49,8 @@ class Continuing(Scripted):
         for number, piece in enumerate(pieces[:room]):
             if number == broken:
                 raise ModelFault("connection", "It broke.", retryable=True)
+            if number == self.hang_at:
+                await asyncio.Event().wait()
             yield TextPiece(piece)
         if broken is not None and broken >= len(pieces):
             raise ModelFault("connection", "It broke.", retryable=True)
@@ -156,11 +160,14 @@ async def test_an_answer_that_breaks_too_often_leaves_nothing_and_fails() -> Non
 
 async def test_what_was_kept_is_dead_when_the_code_does_not_go_on_any_more() -> None:
     carried = Carried(declared(story(resume="continue")), Continuing())
-    await carried.carry(die_at=5)
+    await carried.carry(die_at=3)
     assert section_text(carried.state, "s")
+    assert not carried.of("model_call")
     assert await carried.carry(workflow=declared(story(), code="c2c2")) is None
     assert section_text(carried.state, "s") == output(carried) == WHOLE
+    assert len(carried.model.requests) == 2
     assert len(carried.model.requests[-1].messages) == 1
+    assert carried.of("retry")[-1].data["superseded"] == [[3, 3]]
 
 
 async def test_what_is_held_back_and_redacted_stays_so_over_a_cut() -> None:

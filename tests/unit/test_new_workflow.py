@@ -235,7 +235,7 @@ def test_check_workflow_takes_names_and_files(triage: Path, monkeypatch: pytest.
     assert CliRunner().invoke(app, ["check-workflow", str(triage / "workflow.py")]).exit_code == 0
     monkeypatch.setenv("RUNWIRE_WORKFLOWS", str(triage))
     assert "triage: nothing to complain of" in CliRunner().invoke(app, ["check-workflow", "triage"]).output
-    for what, said in (("unheard_of", "workflows are agent"), (str(triage / "models.py"), "no workflow in")):
+    for what, said in (("unheard_of", "workflows are agent, "), (str(triage / "models.py"), "no workflow in")):
         refused = CliRunner().invoke(app, ["check-workflow", what]).exception
         assert isinstance(refused, Complaint)
         assert said in str(refused)

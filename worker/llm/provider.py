@@ -1,7 +1,7 @@
 """Which API a model is asked over: one provider, one client, a setting per model."""
 
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from fnmatch import fnmatchcase
 
 from worker.llm.chat import ChatModel
@@ -11,8 +11,13 @@ from worker.llm.settings import ModelSettings
 from worker.llm.streaming import create_client
 
 
-def create_model(settings: ModelSettings, *, clock: Callable[[], float] = time.monotonic) -> "ProviderModel":
-    """Open the model of a process. Whoever calls this closes it with `aclose`."""
+def create_model(
+    settings: ModelSettings,
+    *,
+    heard: Callable[[str, Mapping[str, str]], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> "ProviderModel":
+    """Open the model of a process. Whoever calls this closes it with `aclose`; `heard` gets the head of each answer."""
     client = create_client(settings)
     chat = ChatModel(
         client,
@@ -20,6 +25,7 @@ def create_model(settings: ModelSettings, *, clock: Callable[[], float] = time.m
         between_pieces_s=settings.between_pieces_s,
         accept_unfinished_calls=settings.accept_unfinished_calls,
         continuous_usage=settings.continuous_usage,
+        heard=heard,
         clock=clock,
     )
     responses = ResponsesModel(
@@ -27,6 +33,7 @@ def create_model(settings: ModelSettings, *, clock: Callable[[], float] = time.m
         first_byte_s=settings.first_byte_s,
         between_pieces_s=settings.between_pieces_s,
         accept_unfinished_calls=settings.accept_unfinished_calls,
+        heard=heard,
         clock=clock,
     )
     return ProviderModel(chat, responses, settings.responses_models)

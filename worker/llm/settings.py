@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from worker.llm.continuing import ContinueBy, continue_by
+from worker.llm.spending import Amounts
 
 OPENAI_URL = "https://api.openai.com/v1"
 SCRIPTED_MODEL = "scripted-1"
@@ -64,6 +66,25 @@ class ModelSettings(BaseSettings):
         default=None, validation_alias=AliasChoices("RUNWIRE_CONTINUE_BY", "continue_by")
     )
 
+    # The provider's limits for each model and key, held by all workers together. Unset: none.
+    requests_per_minute: int | None = Field(
+        default=None, ge=1, validation_alias=AliasChoices("RUNWIRE_MODEL_REQUESTS_PER_MINUTE", "requests_per_minute")
+    )
+    tokens_per_minute: int | None = Field(
+        default=None, ge=1, validation_alias=AliasChoices("RUNWIRE_MODEL_TOKENS_PER_MINUTE", "tokens_per_minute")
+    )
+    # Over so long the limits are counted; over less than a minute, so much less may be spent in it.
+    rate_window_s: int = Field(
+        default=60, ge=1, le=60, validation_alias=AliasChoices("RUNWIRE_MODEL_RATE_WINDOW_S", "rate_window_s")
+    )
+    # How long a call may wait for its share of them, and the longest answer of one that does not say.
+    rate_wait_s: _Seconds = Field(
+        default=60.0, validation_alias=AliasChoices("RUNWIRE_MODEL_RATE_WAIT_S", "rate_wait_s")
+    )
+    rate_output_tokens: int = Field(
+        default=1_024, ge=1, validation_alias=AliasChoices("RUNWIRE_MODEL_RATE_OUTPUT_TOKENS", "rate_output_tokens")
+    )
+
     @field_validator("responses_models", mode="before")
     @classmethod
     def _names(cls, names: object) -> object:
@@ -101,6 +122,19 @@ class ModelSettings(BaseSettings):
     def continuing(self) -> ContinueBy:
         """How a cut answer is gone on with."""
         return self.continue_by or continue_by(self.endpoint().base_url)
+
+    def amounts(self) -> Amounts:
+        """What may be spent of one model within a window."""
+        return Amounts(self._within(self.requests_per_minute), self._within(self.tokens_per_minute), self.rate_window_s)
+
+    def _within(self, per_minute: int | None) -> int | None:
+        return None if per_minute is None else max(1, per_minute * self.rate_window_s // 60)
+
+    def rates_name(self, model: str) -> str:
+        """What the limits of one of the endpoint's models are counted under: tells nothing of the key."""
+        endpoint = self.endpoint()
+        told = (endpoint.base_url, endpoint.api_key.get_secret_value(), model)
+        return sha256("\0".join(told).encode()).hexdigest()[:32]
 
     def endpoint(self) -> Endpoint:
         """The model's place. Raises ValueError with a line for the operator when there is none."""

@@ -9,7 +9,7 @@ import asyncio
 import ssl
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -84,6 +84,7 @@ class StreamedModel(ABC):
         first_byte_s: float,
         between_pieces_s: float,
         accept_unfinished_calls: bool = False,
+        heard: Callable[[str, Mapping[str, str]], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
@@ -91,6 +92,7 @@ class StreamedModel(ABC):
         self._first_byte_s = first_byte_s
         self._between_pieces_s = between_pieces_s
         self._accept_unfinished_calls = accept_unfinished_calls
+        self._heard = heard  # gets the head of each answer, by model
         self._clock = clock
 
     @abstractmethod
@@ -163,6 +165,8 @@ class StreamedModel(ABC):
             raise fault_of_api_error(error) from None
         except TimeoutError:
             raise fault_of_silence(begun=False) from None
+        if self._heard is not None:
+            self._heard(request.model, response.headers)
         content_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type != "text/event-stream":
             message = "The model server answered with something that is no stream."

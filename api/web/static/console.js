@@ -1,6 +1,6 @@
 // The console: asks for a key once, starts reviews, lists runs, and opens one run at #/runs/{id}.
 
-import { words } from "./fold.js";
+import { inLine, words } from "./fold.js";
 import { ask, attempt, el, keep, key, left, post, set, show, tell } from "./page.js";
 import { runView } from "./run.js";
 
@@ -28,7 +28,7 @@ function startView() {
       const link = el("a", "", run.title || words(run.workflow));
       link.href = `#/runs/${run.id}`;
       const when = el("span", "muted", `${words(run.workflow)}, ${new Date(run.created_at).toLocaleString()}`);
-      parts.runs.append(el("li", "", link, el("span", `word ${run.status}`, words(run.status)), when));
+      parts.runs.append(el("li", "", link, el("span", `word ${run.status}`, run.queue ? inLine(run.queue) : words(run.status)), when));
     }
     tell(parts.none, parts.runs.children.length ? "" : "No runs yet. Start one with the form.");
     next = answer.next ?? null;

@@ -21,6 +21,7 @@ export function fold(run, frame) {
     case "accepted":
       run.title = data.title ?? "";
       run.workflow = data.workflow ?? "";
+      if (data.on_disconnect) note(`The run stops when nobody watches for ${data.on_disconnect.cancel_after_s} s.`);
       run.plan = (data.milestones ?? []).map((step) => ({ ...step }));
       break;
     case "started":
@@ -83,6 +84,14 @@ export function fold(run, frame) {
       break;
   }
   return run;
+}
+
+// "Queued, 3rd in line": where a run stands that has not begun.
+export function inLine(queue) {
+  if (queue?.reason === "no_worker") return "Queued, no worker can carry it";
+  if (!queue?.position) return "Queued";
+  const n = queue.position, suffix = [11, 12, 13].includes(n % 100) ? "th" : ["th", "st", "nd", "rd"][n % 10] ?? "th";
+  return `Queued, ${queue.exact ? "" : "at least "}${n}${suffix} in line`;
 }
 
 // "risk_level" is for programs; people read "Risk level".

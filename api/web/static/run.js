@@ -1,10 +1,11 @@
 // One run, read from the beginning of its log and on, painted at most once a frame.
 
-import { fold, newRun, words } from "./fold.js";
-import { attempt, el, headers, left, post, problemOf, say, set, show, tell } from "./page.js";
+import { fold, inLine, newRun, words } from "./fold.js";
+import { ask, attempt, el, headers, left, post, problemOf, say, set, show, tell } from "./page.js";
 import { paintQuestion } from "./question.js";
 import { follow } from "./stream.js";
 
+const PLACE_MS = 2000; // a place in line moves without an event, so it is asked for
 const clock = (at) => new Date(at).toLocaleTimeString();
 const LAGGING = "Pieces of draft text were joined here to keep up. Results are complete.";
 const ENDINGS = {
@@ -66,6 +67,13 @@ export function runView(id) {
       tell(parts.problem, answer.status === 404 ? unknown : (await problemOf(answer)).message);
     },
   });
+  const place = async () => {
+    if (mine.aborted || run.seq > 1) return;
+    if (run.seq) run.queue = await ask(address).then((state) => state.queue, () => null);
+    soon();
+    setTimeout(place, PLACE_MS);
+  };
+  setTimeout(place, PLACE_MS / 4);
   paint();
 }
 
@@ -73,7 +81,7 @@ function paintHead(parts, run, asked) {
   const stopping = Boolean(asked || run.stop) && !run.end;
   const step = run.plan[run.index - 1];
   const place = step ? `Step ${run.index} of ${run.plan.length}, ${step.label}` : "";
-  const status = stopping ? "Stopping…" : words(run.status);
+  const status = stopping ? "Stopping…" : run.status === "queued" ? inLine(run.queue) : words(run.status);
   set(parts.status, run.seq ? status : "");
   parts.status.className = `word ${stopping ? "stopping" : run.status}`;
   set(parts.step, place + (run.detail && !run.end ? `: ${run.detail}` : ""));
