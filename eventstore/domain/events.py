@@ -55,11 +55,8 @@ class Person(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens spent, and how we know: told by the provider, estimated by us, or unknown.
-
-    What they cost is told in whole millionths of a US dollar, by the price table of this version. Tokens of a model
-    that has no price are told apart: the cost is then more than what stands there.
-    """
+    """Tokens spent, and how we know: told by the provider, estimated by us, or unknown. The cost is in millionths of a US
+    dollar by this price table; tokens of a model without a price are told apart: it is then more than what is said."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     input_tokens: int = 0
@@ -112,8 +109,7 @@ class PolicyRef(BaseModel):
 
 
 class RunLimits(BaseModel):
-    """What a run may take at most. Reached, each ends the run with `limit_<name>`. What is absent has its default
-    (worker/limits.py), or no bound; runs that were accepted before a limit existed lack it."""
+    """What a run may take at most; what is absent has its default (worker/limits.py), or no bound."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     run_s: float
