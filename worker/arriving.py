@@ -1,8 +1,8 @@
 """Branches whose values are taken one by one, in the order in which the log says that they ended.
 
 What ended first is not what this process saw first: it is whose last event stands first in the log. So before one is
-taken, all the others have been answered as far as the log goes, and one begins only when another one is taken. A resumed
-run then takes them in the same order, and begins each new one at the same moment.
+taken, all the others have been answered as far as the log goes, and one begins only when another one is taken. A
+resumed run then takes them in the same order, and begins each new one at the same moment.
 """
 
 from collections.abc import Callable, Sequence

@@ -55,8 +55,8 @@ class Person(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens spent, and how we know: told by the provider, estimated by us, or unknown. The cost is in millionths of a US
-    dollar by this price table; tokens of a model without a price are told apart: it is then more than what is said."""
+    """Tokens spent, and how we know: told by the provider, estimated by us, or unknown. The cost is in millionths of a
+    US dollar by this price table; tokens of a model without a price are told apart: it is then more than is said."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     input_tokens: int = 0
