@@ -54,9 +54,11 @@ async def assemble(workflow: Workflow, state: RunState, timeout_s: float) -> Ass
     return Assembled(fallback, "default", missing)
 
 
-def result(output: BaseModel, state: RunState, usage: events.Usage) -> events.Result:
-    """The one final event."""
+def result(output: BaseModel, state: RunState, usage: events.Usage, changed: int = 0) -> events.Result:
+    """The one final event. `changed`: how many calls the log answered for code that asks otherwise now."""
     counts = {"findings": len(state.findings), "tool_calls": len(state.tools), "retries": len(state.retries)}
+    if changed:
+        counts["changed_calls"] = changed
     return events.Result(output=plain(output), counts=counts, usage=usage)
 
 

@@ -54,7 +54,7 @@ class Finish:
             return
         state = await self._last_state()
         try:
-            await self._say(endings.result(output, state, state.usage))
+            await self._say(endings.result(output, state, state.usage, len(run.memo.changed)))
         except NotStorable as fault:
             await self.error(workflow, "not_storable", str(fault))
         except AppendRefused:

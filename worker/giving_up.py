@@ -28,9 +28,10 @@ class GivenUp:
 
 
 EXHAUSTED: Final = GivenUp("attempts_exhausted", "The run failed too often and was given up.")
+GONE: Final = GivenUp("version_gone", "No worker can go on with this version of the workflow any more.", retryable=True)
 REASONS: Final = {
     "queue_wait": GivenUp("limit_queue_wait", "The run waited too long for its turn.", retryable=True),
-    "version_gone": GivenUp("version_gone", "No worker can go on with this version of the workflow any more."),
+    "version_gone": GONE,
 }
 
 

@@ -97,6 +97,7 @@ class History:
     began_us: int | None = None  # when its first owner began
     code: str | None = None
     version: int | None = None
+    anew: int | None = None  # the version under which it began anew, if it did
     cancel: Fact | None = None
     at_end: dict[str, Fact] = field(default_factory=dict)  # what is to be done when the run ends, and was not yet
     cleaned: set[str] = field(default_factory=set)
@@ -141,6 +142,12 @@ class History:
     def begin(self, at_us: int) -> None:
         """Its code begins now, unless it began before. From then on its time runs; that in line does not count."""
         self.began_us = self.began_us or at_us
+
+    def begin_anew(self, version: int) -> None:
+        """Nothing was said yet, by code of this version. What was spent stays spent."""
+        for said in (self.closed, self.places, self.intents, self.failed, self.spent, self.milestones, self.open):
+            said.clear()
+        self.anew, self.began_us = version, None
 
     def close(self, fact: Fact, pieces: tuple[str, ...], said: Sequence[Range], calls: tuple[Fact, ...] = ()) -> None:
         """A call has ended, having said these pieces, and asked for these tools, at these places."""
@@ -240,7 +247,9 @@ class History:
         self._spend(fact)
         self.bury([(first, last) for first, last in data["superseded"]])
         self._try(key, data["attempt"])
-        if data["what"] == "run":
+        if data.get("version") is not None:
+            self.begin_anew(data["version"])
+        elif data["what"] == "run":
             self.handovers += data["reason"] == "handover"
         elif data["reason"] not in NOT_ITS_FAULT:
             self.spent[key] += 1

@@ -48,7 +48,7 @@ class Memo:
         self._code = code
         self._version = version
         self._reached: set[str] = set()
-        self._changed = False
+        self.changed: set[str] = set()  # calls that the log answers although their arguments are others now
 
     def call(self, branch: Branch, kind: str, name: str, site: Site, *arguments: Any, key: str | None = None) -> Call:
         """The next call of this name, or the one of this key where a call makes others. Raises Diverged when the log
@@ -79,9 +79,10 @@ class Memo:
         same_code = told.code in (None, self._code)
         if moved or (same_code and fact.data["args"] != args):
             self._diverge(branch.path, place, told, f"{kind:<8} {key}  args {args[:4]}  {site}", moved=moved)
-        if fact.data["args"] != args and not self._changed:
-            self._changed = True
-            logger.info("the log answers for a call whose arguments have changed", run_id=str(self.run_id), key=key)
+        if fact.data["args"] != args:
+            if not self.changed:
+                logger.info("the log answers for a call whose arguments have changed", run_id=str(self.run_id), key=key)
+            self.changed.add(key)
         return history.closed.get(key)
 
     def milestone(self, branch: Branch, state: str) -> tuple[str, bool]:

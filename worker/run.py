@@ -60,8 +60,9 @@ class Run(Talk):
 
     @property
     def version(self) -> int:
-        """The workflow's version when the run was accepted: the same for the whole run, whoever carries it."""
-        return int(self._work.history.accepted.data["workflow_version"])
+        """The workflow's version when the run was accepted, or when it began anew: the same for whoever carries it."""
+        history = self._work.history
+        return history.anew or int(history.accepted.data["workflow_version"])
 
     @property
     def workflow(self) -> Workflow:
@@ -141,8 +142,10 @@ class Run(Talk):
         async with self._work.calling(self._branch, "finding", "finding", site, item, value) as call:
             if call.before is None:
                 await self._work.outside(self._branch)
-                body = events.Finding(item=item, value=plain(value), **call.closing())
+                before = self._work.finding_of(item)
+                body = events.Finding(item=item, value=plain(value), replaces=before, **call.closing())
                 await self._work.close(self._branch, body)
+            self._work.findings[item] = call.key
 
     def validate(self, value: M, checks: Sequence[Check]) -> Coroutine[Any, Any, M]:
         """The gate: only a value that passed here can be returned. Raises ValidationFailed, naming what failed."""

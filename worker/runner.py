@@ -21,6 +21,7 @@ from eventstore import catalogue, log
 from eventstore.domain import events
 from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable
 from eventstore.recorder import Recorder, RunWriter
+from worker.anew import begin_anew
 from worker.asking import lapse
 from worker.at_end import clean_up, left_undone, verdict_of
 from worker.children import Children, HandOver
@@ -134,7 +135,8 @@ class Ownership:
             await self._clean_up_after(workflow, history, attempt, None)
             await self._finish.cancelled(workflow, None)
             return False
-        if (why := given_up(self._given, history, attempt)) is not None:
+        why = given_up(self._given, history, attempt)
+        if why is not None and not await begin_anew(self._bench.engine, self._writer, history, workflow, why):
             await left_undone(self._writer, history)
             await self._finish.error(workflow, why.code, why.message, retryable=why.retryable)
             return False
@@ -376,7 +378,7 @@ def superseding(history: History) -> list[events.Retry]:
                 what="run",
                 key=key,
                 reason="worker_lost",
-                message="Another worker took the run over; this part starts again.",
+                message=f"Another worker took the run over; this part {'starts again' if dead else 'goes on'}.",
                 superseded=dead,
                 attempt=attempt,
                 next_attempt=None if history.cancel else attempt + 1,

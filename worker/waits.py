@@ -35,6 +35,8 @@ def read_asked(facts: Iterable[Fact]) -> Asked:
             asked.decisions[fact.data["escalation"]] = fact
         elif fact.type == "step" and fact.data.get("wait_s") is not None:
             asked.asleep[fact.data["key"]] = fact
+        elif fact.type == "retry" and fact.data.get("version") is not None:
+            asked = Asked()  # the run begins anew
     return asked
 
 

@@ -14,16 +14,14 @@ from eventstore.domain import intake
 from eventstore.domain.errors import NotStorable
 from eventstore.domain.record import NewEvent
 
-# No run is stopped for want of readers sooner: a stream's reader must have the time to come back, and a poll's to ask
-# again as seldom as it is told to.
+# A run is not stopped for want of readers sooner: they must have the time to come back, or to ask again as advised.
 UNREAD_S_MIN: Final = 5.0
 
 
 class Body(BaseModel):
     """What all event bodies share: frozen, closed, and a name and version of their own.
 
-    An `open_` body is judged whole before it is stored: others fill parts of it freely. The many small ones, pieces of
-    text, hold nothing that needs it.
+    An `open_` body, parts of which others fill freely, is judged whole before it is stored; pieces of text need not be.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -109,7 +107,7 @@ class PolicyRef(BaseModel):
 
 
 class RunLimits(BaseModel):
-    """What a run may take at most; what is absent has its default (worker/limits.py), or no bound."""
+    """What a run may take at most: reached, each ends it as `limit_<name>`. An absent one has its default, or none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     run_s: float
@@ -290,6 +288,7 @@ class Retry(Body):
     next_attempt: int | None = None
     wait_s: float = 0.0
     usage: Usage | None = None
+    version: int | None = None
 
 
 class CheckOutcome(BaseModel):

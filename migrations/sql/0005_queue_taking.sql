@@ -171,7 +171,7 @@ AS $$
                  coalesce(w.version_wait_s, 3600) AS wait_s
          ) gone
          JOIN runwire.queue q ON q.waits AND q.workflow = k.workflow AND q.version = k.version AND q.since < gone.since
-         WHERE coalesce(v.seen_at < gone.since, true) AND p_up_s >= least(gone.wait_s, 60)
+         WHERE coalesce(v.seen_at < least(gone.since, clock_timestamp() - interval '15 seconds'), true) AND p_up_s >= least(gone.wait_s, 60)
            AND (k.workflow = ANY (p_names) OR NOT EXISTS (
                SELECT FROM runwire.coverage o
                WHERE o.workflow = k.workflow AND o.seen_at > clock_timestamp() - interval '15 seconds'))
