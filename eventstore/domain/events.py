@@ -53,11 +53,8 @@ class Person(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens spent, and how we know: told by the provider, estimated by us, or unknown.
-
-    What they cost is told in whole millionths of a US dollar, by the price table of this version. Tokens of a model
-    that has no price are told apart: the cost is then more than what stands there.
-    """
+    """Tokens spent, and how we know: told by the provider, estimated by us, or unknown. The cost is in millionths of a
+    US dollar by this price table; tokens of a model without a price are told apart: it is then more than is said."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     input_tokens: int = 0
