@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from itertools import groupby
 from typing import Any
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import catalogue, log
 from eventstore.domain.events import Accepted, Body, Person, PolicyRef, new_event
-from eventstore.domain.lifecycle import CONTROL_TYPES
+from eventstore.domain.lifecycle import CONTROL_TYPES, TERMINAL_STATUSES
 from eventstore.domain.record import Fact, NewEvent, Recorded
 from eventstore.recorder import Recorder, RunWriter
 from runwire_testing.clock import Clock
@@ -29,6 +30,7 @@ from worker.settings import WorkerSettings
 
 ADA = Person(subject="ada", role="user")
 LEASE_S = 600.0
+LOOK_S = 0.01
 BATCH_EVENTS = 200
 AT_ONCE = RetryPolicy(first_wait_s=0.001, longest_wait_s=0.002, jitter_s=0.0)
 
@@ -66,6 +68,7 @@ class Workbench:
     recorder: WatchedRecorder
     clock: Clock
     handover: asyncio.Event = field(default_factory=asyncio.Event)
+    below: set["asyncio.Task[None]"] = field(default_factory=set)  # what carries runs that runs asked for
 
     async def open(self, workflow: Workflow, value: Mapping[str, Any], limits: Mapping[str, Any]) -> UUID:
         """Accept a run, as the API would."""
@@ -113,8 +116,36 @@ class Workbench:
             lease_s=LEASE_S,
             owner="author-tests",
             clock_us=clock_us,
+            hand_over=partial(self._carry_below, model),
         )
         await advance(bench, run_id, self.handover)
+
+    async def _carry_below(self, model: WatchedModel, *run_ids: UUID) -> None:
+        for run_id in run_ids:
+            task = asyncio.create_task(self._to_its_end(run_id, model))
+            self.below.add(task)
+            task.add_done_callback(self.below.discard)
+
+    async def _to_its_end(self, run_id: UUID, model: WatchedModel) -> None:
+        """A run that another one asked for; whoever asked is carried by somebody else."""
+        if (await self.facts(run_id))[0].data.get("parent") is None:
+            return
+        while (await self.head(run_id)).status not in TERMINAL_STATUSES:
+            await self.carry(run_id, model)
+            await asyncio.sleep(LOOK_S)
+
+    async def register(self) -> None:
+        """Only what is registered can be asked for by a run."""
+        async with self.worker.begin() as connection:
+            for workflow in self.workflows.values():
+                manifest = workflow.manifest().model_dump(mode="json")
+                await catalogue.register(connection, catalogue.Registered(workflow.name, workflow.version, manifest))
+
+    async def close(self) -> None:
+        """Let go of runs below others that no test has seen to their end."""
+        for task in [*self.below]:
+            task.cancel()
+        await asyncio.gather(*self.below, return_exceptions=True)
 
     async def say(self, run_id: UUID, body: Body) -> str:
         """Store what a person asks for or decides, as the API would; the log's verdict."""

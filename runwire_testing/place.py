@@ -56,7 +56,10 @@ async def _bench(stack: AsyncExitStack, servers: Endpoints, known: dict[str, Wor
     stack.push_async_callback(_end, recording)
     clock = Clock(engines["owner"])
     stack.push_async_callback(clock.back)
-    return Workbench(engines["worker"], engines["api"], redis, tenant, known, recorder, clock)
+    bench = Workbench(engines["worker"], engines["api"], redis, tenant, known, recorder, clock)
+    stack.push_async_callback(bench.close)
+    await bench.register()
+    return bench
 
 
 async def _end(task: "asyncio.Task[None]") -> None:

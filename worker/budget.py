@@ -12,7 +12,7 @@ from eventstore.domain.events import Usage
 from worker.limits import Limits
 from worker.llm.model import Model, ModelEnd, ModelFault, ModelRequest, Piece, ReasoningPiece, TextPiece
 from worker.llm.prices import Prices
-from worker.provenance import estimated
+from worker.provenance import estimated, prompt_chars
 from worker.stops import Exhausted
 
 LOOK_CHARS: Final = 400  # how much a model may say before what it has spent is looked at again
@@ -61,7 +61,7 @@ class Bounded:
         """Raises Exhausted when what was spent, with what is being said just now, is what may be spent."""
         limits, spent = self._limits, self._spent()
         if heard:
-            spent = spent + self._prices.priced(estimated(heard), request.model)
+            spent = spent + self._prices.priced(estimated(heard, prompt_chars(request)), request.model)
         if limits.tokens_max is not None and spent.input_tokens + spent.output_tokens >= limits.tokens_max:
             raise self._exhausted("tokens_max")
         if limits.cost_micro_usd is not None and (spent.cost_micro_usd or 0) >= limits.cost_micro_usd:

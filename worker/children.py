@@ -110,8 +110,8 @@ class Children:
         async with self._engine.connect() as connection:
             if await log.head(connection, run_id) is not None:
                 return "ok"
-        wanted = self._wanted(work.history.accepted, call, child, order, work.run_id)
-        asking = children.Asking(work.run_id, work.writer.epoch, call.key)
+        wanted = self._wanted(work.history.accepted, call, child, order, work.writer.run_id)
+        asking = children.Asking(work.writer.run_id, work.writer.epoch, call.key)
         async with self._engine.begin() as connection:
             verdict = await children.open_child(connection, asking, wanted)
         if verdict == "ok":
@@ -199,13 +199,13 @@ class Children:
 
 async def ask_child(work: Work, branch: Branch, site: Site, name: str, order: Order) -> Any:
     """What the child's result is. Its failure is raised, the same one after a crash."""
-    if work.children is None:
-        raise Misused(f"{site}: no run can be opened from here")
     async with work.calling(branch, "step", name, site, order.workflow, order.value, order.on_cancel) as call:
         if call.before is not None:
             return recall(call, order.returns)
         refuse_under_stream(branch, name, site)
         await work.outside(branch)
+        if work.children is None:
+            raise Misused(f"{site}: no run can be opened from here")
         try:
             told = await _told(work, work.children, branch, call, name, order)
         except WorkflowFailed as fault:  # it was never opened

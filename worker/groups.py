@@ -16,6 +16,7 @@ from worker.history import is_within
 from worker.reading import mend
 from worker.steps import Retry, again, fault_of
 from worker.stops import Halt, Left, Misused, Site, WorkflowFailed
+from worker.threads import kept_in
 from worker.work import Work
 
 T = TypeVar("T")
@@ -122,10 +123,9 @@ class Group:
     async def shut(self) -> None:
         """`run` has seen to it."""
 
-    def _start(self, born: int = 0) -> None:
+    def _start(self) -> None:
         job = self._jobs[self._next]
         child = Child(self._next, Branch(job.path, self._parent, self._parent.now_us))
-        child.branch.last_seq = born
         self._next += 1
         self._living.append(child)
         child.task = asyncio.create_task(self._carry(child, job.code), name=f"branch {job.path}")
@@ -205,7 +205,7 @@ async def live(work: Work, branch: Branch, code: Callable[[Branch], Awaitable[T]
     """Run a branch's code to its end; again from its beginning, each time that a stream breaks which it was reading."""
     while True:
         try:
-            value = await code(branch)
+            value = await kept_in(code(branch))
         except asyncio.CancelledError:
             raise
         except BaseException:

@@ -81,7 +81,7 @@ async def _after_cuts(work: Work, question: Question, attempt: Attempt) -> Model
         if told.next_attempt is None:
             return  # whoever makes the attempts tells of the last one, with all that is dead then
         why = (told.fault.code, told.fault.message_safe)
-        usage = dead_usage(told.fault, attempt.heard)
+        usage = dead_usage(told.fault, attempt.heard, attempt.prompt_chars)
         wait_s = told.wait_s
         await work.retry("model", attempt.key, why, [], attempt.number, again=True, wait_s=wait_s, usage=usage)
         attempt.number += 1

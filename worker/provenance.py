@@ -25,21 +25,28 @@ def provenance(request: ModelRequest, end: ModelEnd, text: str) -> dict[str, Any
     }
 
 
-def usage_of(end: ModelEnd, heard: int) -> events.Usage:
-    """What an answer of so many characters that ended well has cost."""
-    return _told(end.usage) if end.usage is not None else estimated(heard)
+def usage_of(end: ModelEnd, heard: int, asked: int) -> events.Usage:
+    """What an answer of so many characters, to a prompt of so many, has cost that ended well."""
+    return _told(end.usage) if end.usage is not None else estimated(heard, asked)
 
 
-def dead_usage(fault: ModelFault, heard: int) -> events.Usage | None:
+def dead_usage(fault: ModelFault, heard: int, asked: int) -> events.Usage | None:
     """What a failed attempt has cost, nothing if it never began to answer."""
     if fault.usage is not None:
         return _told(fault.usage)
-    return estimated(heard) if heard else None
+    return estimated(heard, asked) if heard else None
 
 
-def estimated(heard: int) -> events.Usage:
-    """Our own guess, by the characters that the model has said."""
-    return events.Usage(output_tokens=max(1, heard // CHARS_PER_TOKEN), source="estimated")
+def estimated(heard: int, asked: int) -> events.Usage:
+    """Our own guess, by the characters that the model has said, and by those that it was asked."""
+    return events.Usage(
+        input_tokens=asked // CHARS_PER_TOKEN, output_tokens=max(1, heard // CHARS_PER_TOKEN), source="estimated"
+    )
+
+
+def prompt_chars(request: ModelRequest) -> int:
+    """How much a model is asked to read, as far as it is text."""
+    return sum(len(said) for message in request.messages if isinstance(said := message.get("content"), str))
 
 
 def _told(usage: Usage) -> events.Usage:

@@ -191,7 +191,7 @@ class Stream:
         dead = await self.break_off()
         if dead:
             dead = joined([*dead, *self._work.history.made_under(self.key, dead)])
-            usage = estimated(self._attempt.heard)
+            usage = estimated(self._attempt.heard, self._attempt.prompt_chars)
             await self._work.retry("model", self.key, STOPPED, dead, self._attempt.number, again=False, usage=usage)
 
     async def rewound(self, broken: Broken, later: list[Range]) -> None:
@@ -211,8 +211,9 @@ class Stream:
         """What the attempt that is given up has cost."""
         fault = None if self._task is None or self._task.cancelled() else self._task.exception()
         if isinstance(fault, ModelFault):
-            return dead_usage(fault, self._attempt.heard)
-        return estimated(self._attempt.heard) if self._attempt.heard else None
+            return dead_usage(fault, self._attempt.heard, self._attempt.prompt_chars)
+        heard, asked = self._attempt.heard, self._attempt.prompt_chars
+        return estimated(heard, asked) if heard else None
 
 
 async def mend(work: Work, branch: Branch) -> None:

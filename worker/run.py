@@ -113,7 +113,9 @@ class Run(Talk):
         A function whose first parameter is a StepContext is told its idempotency key. With `effect` the intent is
         stored first; whoever finds an intent without an outcome asks `verify`, or does it again with the same key.
         """
-        site, deadline = caller(), time.monotonic() + (self.deadline - self.now()).total_seconds()
+        site, now_us = caller(), max(self._branch.now_us, self._work.writer.last_us)
+        left = self.deadline - EPOCH_START - timedelta(microseconds=now_us)
+        deadline = time.monotonic() + left.total_seconds()
         adapter: TypeAdapter[Any] = TypeAdapter(returns)
         limit_s = self._work.limits.step_s
         bound_s = limit_s if timeout_s is None else min(timeout_s, limit_s)
@@ -140,8 +142,10 @@ class Run(Talk):
         async with self._work.calling(self._branch, "finding", "finding", site, item, value) as call:
             if call.before is None:
                 await self._work.outside(self._branch)
-                body = events.Finding(item=item, value=plain(value), **call.closing())
+                before = self._work.finding_of(item)
+                body = events.Finding(item=item, value=plain(value), replaces=before, **call.closing())
                 await self._work.close(self._branch, body)
+            self._work.findings[item] = call.key
 
     def validate(self, value: M, checks: Sequence[Check]) -> Coroutine[Any, Any, M]:
         """The gate: only a value that passed here can be returned. Raises ValidationFailed, naming what failed."""

@@ -80,7 +80,7 @@ class Speaking:
         """No attempt follows."""
         dead = await self._attempt.said()
         if dead:
-            usage = estimated(self._attempt.heard)
+            usage = estimated(self._attempt.heard, self._attempt.prompt_chars)
             await self._work.retry("model", self._key, STOPPED, dead, self._attempt.number, again=False, usage=usage)
 
 
@@ -109,7 +109,7 @@ async def attempts(
         dead = await speaking.said()
         more = told.next_attempt is not None
         why = (told.fault.code, told.fault.message_safe)
-        usage = dead_usage(told.fault, speaking.heard)
+        usage = dead_usage(told.fault, speaking.heard, speaking.prompt_chars)
         fact = await work.retry(
             "model", call.key, why, dead, speaking.number, again=more, wait_s=told.wait_s, usage=usage, branch=branch
         )
@@ -132,7 +132,7 @@ def finished(said: Spoken, on_length: OnLength = "offer") -> Spoken:
 
 def model_call(work: Work, call: Call, attempt: Attempt, question: Question, end: ModelEnd) -> events.ModelCall:
     """How a call ended, and what it has cost; the run has spent that from here on."""
-    usage = work.priced(usage_of(end, attempt.heard), end.model_served)
+    usage = work.priced(usage_of(end, attempt.heard, attempt.prompt_chars), end.model_served)
     work.usage = work.usage + usage
     request, first_ms = question.request, end.first_piece_ms
     spoken_ms = end.total_ms - (first_ms or 0.0)

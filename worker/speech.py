@@ -15,6 +15,7 @@ from worker.holding import Guard
 from worker.llm.continuing import Joint
 from worker.llm.model import Model as Speaker
 from worker.llm.model import ModelEnd, ModelFault, ModelRequest, ReasoningPiece, TextPiece, ToolCallPiece
+from worker.provenance import prompt_chars
 
 Shape = Literal["text", "json"]
 
@@ -31,6 +32,7 @@ class Attempt:
         self._shape: Shape = shape
         self.number = number
         self.heard = 0  # characters that the model has said, thinking and what is held back included: they are paid for
+        self.prompt_chars = 0  # what it was asked, which is paid for as well
         self._ranges: list[tuple[int, int]] = []  # where the stored pieces are
         self._waiting: deque[Entry] = deque()
         self._texts: list[str] = []
@@ -123,6 +125,7 @@ class Speech:
         self._answer = guard.holder() if guard else None
         self._thinking = guard.holder() if guard else None
         self._joint = joint
+        attempt.prompt_chars = prompt_chars(request)
 
     async def texts(self) -> AsyncGenerator[str, None]:
         """Give each piece of text once it is on its way. Leaving early, by a stop above all, closes the connection.

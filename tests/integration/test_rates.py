@@ -26,7 +26,8 @@ from worker.llm.settings import ModelSettings
 from worker.llm.spending import MEMORY_MS, PREFIX, Amounts
 from worker.metrics import WorkerMetrics
 
-WINDOW_S = 2
+WINDOW_S = 2  # where its end is waited for
+LONG_S = 60
 SOON_S = 0.3
 LIVE = 4
 SCRIPT = [{"name": "all", "when": ["."], "say": "one two three"}]
@@ -68,11 +69,17 @@ class Process:
     """The limits as one process holds them."""
 
     def __init__(
-        self, redis: Redis, name: str, requests: int | None, tokens: int | None, live: int | None = LIVE
+        self,
+        redis: Redis,
+        name: str,
+        requests: int | None,
+        tokens: int | None,
+        live: int | None = LIVE,
+        window_s: int = LONG_S,
     ) -> None:
         self.figures = Figures()
         self.live = live
-        self.bucket = Bucket(redis, name, Amounts(requests, tokens, WINDOW_S), self._live, self.figures)
+        self.bucket = Bucket(redis, name, Amounts(requests, tokens, window_s), self._live, self.figures)
 
     async def _live(self) -> int | None:
         return self.live
@@ -89,9 +96,12 @@ class Process:
         return True
 
 
-def two(redis: Redis, *, requests: int | None = None, tokens: int | None = None) -> tuple[Process, Process]:
+def two(
+    redis: Redis, *, requests: int | None = None, tokens: int | None = None, window_s: int = LONG_S
+) -> tuple[Process, Process]:
     name = uuid4().hex
-    return Process(redis, name, requests, tokens), Process(redis, name, requests, tokens)
+    one, other = (Process(redis, name, requests, tokens, window_s=window_s) for _ in range(2))
+    return one, other
 
 
 # --- held together
@@ -123,7 +133,7 @@ async def test_what_was_refused_for_its_tokens_costs_no_request(redis: Redis) ->
 
 
 async def test_room_comes_back_and_who_waited_gets_it(redis: Redis) -> None:
-    one, other = two(redis, tokens=10)
+    one, other = two(redis, tokens=10, window_s=WINDOW_S)
     await one.takes(10)
     await other.takes(5, wait_s=4 * WINDOW_S)
     assert other.figures.outcomes == ["served"]
@@ -175,7 +185,7 @@ async def test_what_was_used_beyond_the_estimate_counts(redis: Redis) -> None:
 
 
 async def test_a_late_settlement_takes_nothing_from_another_window(redis: Redis) -> None:
-    one, other = two(redis, tokens=1_000)
+    one, other = two(redis, tokens=1_000, window_s=WINDOW_S)
     share = await one.takes(1_000)
     await other.takes(600, wait_s=4 * WINDOW_S)
     await share.settle(0)
@@ -186,22 +196,27 @@ async def test_a_late_settlement_takes_nothing_from_another_window(redis: Redis)
 
 
 async def test_tenants_are_served_in_turn_however_many_calls_one_has(redis: Redis) -> None:
-    process, served = Process(redis, uuid4().hex, None, 8), list[str]()
+    process, served = Process(redis, uuid4().hex, None, 8, window_s=WINDOW_S), list[str]()
     await process.takes(8)
 
     async def call(tenant: str) -> None:
         await process.takes(2, tenant, wait_s=5 * WINDOW_S)
         served.append(tenant)
 
+    async def waits() -> bool | None:
+        return process.figures.calls == 5 or None
+
     async with asyncio.TaskGroup() as calls:
-        for tenant in ("busy", "busy", "busy", "busy", "quiet"):
-            calls.create_task(call(tenant))
-            await asyncio.sleep(0)
-    assert served.index("quiet") <= 1
+        for _ in range(5):
+            calls.create_task(call("busy"))
+        await until(waits, "the busy tenant's calls to wait")
+        before = len(served)
+        calls.create_task(call("quiet"))
+    assert served.index("quiet") <= before + 1, served
 
 
 async def test_a_call_that_is_stopped_waits_no_longer_and_takes_nothing(redis: Redis) -> None:
-    one, other = two(redis, tokens=10)
+    one, other = two(redis, tokens=10, window_s=WINDOW_S)
     await one.takes(10)
     waiting = [asyncio.create_task(one.takes(5, wait_s=60)) for _ in range(3)]
 
@@ -260,7 +275,7 @@ def test_a_call_is_reserved_with_its_prompt_and_its_longest_answer() -> None:
 
 
 async def test_while_redis_is_away_each_process_keeps_to_its_part(nowhere: Redis) -> None:
-    one, other = two(nowhere, tokens=40)
+    one, other = two(nowhere, tokens=40, window_s=WINDOW_S)
     for process in (one, other):
         await process.takes(10)
         assert not await process.may(1)
@@ -269,7 +284,7 @@ async def test_while_redis_is_away_each_process_keeps_to_its_part(nowhere: Redis
 
 
 async def test_a_call_larger_than_the_part_comes_as_seldom_as_it_is_larger(nowhere: Redis) -> None:
-    process = Process(nowhere, uuid4().hex, None, 40)
+    process = Process(nowhere, uuid4().hex, None, 40, window_s=WINDOW_S)
     began = asyncio.get_running_loop().time()
     await process.takes(20, wait_s=10 * WINDOW_S)
     assert asyncio.get_running_loop().time() - began >= 2 * WINDOW_S

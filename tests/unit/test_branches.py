@@ -314,3 +314,15 @@ async def test_a_question_under_an_open_stream_is_refused() -> None:
     carried.model.script = {"q": ["a ", "b "]}
     assert isinstance(await carried.carry(), Misused)
     assert not carried.of("escalation")
+
+
+@pytest.mark.parametrize("in_a_branch", [False, True])
+async def test_code_that_ends_the_process_ends_its_run_only(in_a_branch: bool) -> None:
+    async def leaves(run: Run) -> None:
+        raise SystemExit(3)
+
+    async def story(run: Run, _: Nothing) -> Nothing:
+        await (run.gather({"a": leaves}) if in_a_branch else leaves(run))
+        return Nothing()
+
+    assert isinstance(await Carried(declared(story)).carry(), RuntimeError)

@@ -160,11 +160,14 @@ async def test_an_answer_that_breaks_too_often_leaves_nothing_and_fails() -> Non
 
 async def test_what_was_kept_is_dead_when_the_code_does_not_go_on_any_more() -> None:
     carried = Carried(declared(story(resume="continue")), Continuing())
-    await carried.carry(die_at=5)
+    await carried.carry(die_at=3)
     assert section_text(carried.state, "s")
+    assert not carried.of("model_call")
     assert await carried.carry(workflow=declared(story(), code="c2c2")) is None
     assert section_text(carried.state, "s") == output(carried) == WHOLE
+    assert len(carried.model.requests) == 2
     assert len(carried.model.requests[-1].messages) == 1
+    assert carried.of("retry")[-1].data["superseded"] == [[3, 3]]
 
 
 async def test_what_is_held_back_and_redacted_stays_so_over_a_cut() -> None:

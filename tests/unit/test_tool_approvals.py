@@ -82,11 +82,12 @@ async def test_a_person_allows_one_call_and_not_another_and_the_model_reads_both
 
 
 async def test_what_a_person_did_not_allow_is_no_failure_of_the_tool() -> None:
-    carried = carried_with(paying, Answering([call("pay", '{"to":"ada","cents":5}')], ["Then not."]))
+    wanted = [call("pay", f'{{"to":"{to}","cents":5}}', n) for n, to in enumerate(("ada", "bob"))]
+    carried = carried_with(paying, Answering(wanted, ["Then not."]))
     carried.facts[0].data["limits"]["tool_failures_max"] = 1
-    carried.facts[0].data["limits"]["tool_calls_max"] = 1
     await until_it_waits(carried)
     decide(carried, 0, "deny")
+    decide(carried, 1, "deny")
     assert await carried.carry() is None
     assert output(carried) == "Then not."
 

@@ -232,14 +232,19 @@ async def test_code_that_asks_with_other_words_diverges_at_the_turn_and_other_co
     assert output(carried) == "It is four."
 
 
-async def test_a_stop_starts_no_further_tool() -> None:
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_stop_starts_no_further_tool(stubborn: bool) -> None:
     begun = asyncio.Event()
 
     @tool()
     async def wait(n: int) -> str:
         MADE.append(f"wait {n}")
         begun.set()
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if not stubborn:
+                raise
         return ""
 
     async def code(run: Run, _: Nothing) -> Nothing:

@@ -7,6 +7,7 @@ that live; so nothing is ever without a limit, and nothing stands still.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
@@ -107,6 +108,8 @@ class Bucket:
         self.pump: asyncio.Task[None] | None = None  # serves who waits
         self._memory: bytes | None = None
         self._lost = False  # we saw it forget
+        self._turn = asyncio.Lock()
+        self._looked_at = -math.inf
         self._away_until = 0.0
         self._alone_since: float | None = None  # while the common count cannot be used
         self._hold_until = 0.0
@@ -181,16 +184,20 @@ class Bucket:
         """The call's share, if there is one now."""
         if self._clock() < self._hold_until:
             return None
-        if self._clock() >= self._away_until:
-            try:
-                async with asyncio.timeout(REDIS_S):
-                    return await self._try_common(tokens)
-            except AWAY as fault:
-                self._went_away(fault)
-        return await self._try_alone(tokens)
+        if not self._amounts.bounded and self._clock() < self._looked_at + AGAIN_S:
+            return Spent(self._clock(), tokens, shared=False)
+        async with self._turn:  # hundreds of calls that begin together would each want a connection
+            if self._clock() >= self._away_until:
+                try:
+                    async with asyncio.timeout(REDIS_S):
+                        return await self._try_common(tokens)
+                except AWAY as fault:
+                    self._went_away(fault)
+            return await self._try_alone(tokens)
 
     async def _try_common(self, tokens: int) -> Spent | None:
         seen = await self._join()
+        self._looked_at = self._clock()
         if seen.hold_s > 0:
             self._hold_until = max(self._hold_until, self._clock() + seen.hold_s)
             return None
