@@ -142,8 +142,10 @@ class Run(Talk):
         async with self._work.calling(self._branch, "finding", "finding", site, item, value) as call:
             if call.before is None:
                 await self._work.outside(self._branch)
-                body = events.Finding(item=item, value=plain(value), **call.closing())
+                before = self._work.finding_of(item)
+                body = events.Finding(item=item, value=plain(value), replaces=before, **call.closing())
                 await self._work.close(self._branch, body)
+            self._work.findings[item] = call.key
 
     def validate(self, value: M, checks: Sequence[Check]) -> Coroutine[Any, Any, M]:
         """The gate: only a value that passed here can be returned. Raises ValidationFailed, naming what failed."""

@@ -140,6 +140,7 @@ class Work:
         self.speaking: set[Attempt] = set()
         self.cut_short: dict[str, int] = {}  # typed answers that reached their length limit, after so many tokens
         self.effects: dict[str, Effect] = {}  # what is under way outside and cannot be undone, by key
+        self.findings: dict[str, str] = {}  # the key of the last finding of each item
         self.at_end: dict[str, Registered] = {}  # what is to be done when the run ends, by key
         self.only_replay = False  # whether the code runs only to learn what it registered: nothing new is begun
         self._told: dict[str, Entry] = {}
@@ -316,6 +317,11 @@ class Work:
         """What a call has said so far is dead although nothing failed: the call is made from its beginning."""
         why = (REWOUND, "This part starts again.")
         await self.retry("model", key, why, ranges(opened.seqs), self.history.attempts[key], again=True)
+
+    def finding_of(self, item: str) -> int | None:
+        """Where the finding stands that the next one of this item replaces, if one does and was not taken back."""
+        before = self.history.closed.get(self.findings.get(item, ""))
+        return before.fact.seq if before is not None else None
 
     def milestone(
         self, branch: Branch, label: str, detail: str | None = None, done: int | None = None, of: int | None = None

@@ -1,5 +1,6 @@
 """The commands of a person who wants something reviewed, stopped, seen again or proven."""
 
+import asyncio
 import json
 import os
 import pty
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from ops.golden import golden_runs
+from runwire_testing.golden import replayed
 from tests.e2e.stage import RUNWIRE, SAMPLE, Stage, drafting, environ, lines_of, runwire, seqs_of
 from tests.machine import soon
+from worker.registry import WORKFLOWS
 
 MILESTONES = [
     "Uploaded",
@@ -220,3 +224,28 @@ def test_a_question_is_answered_on_the_command_line_once(stage: Stage, folder: P
     assert stage.runwire("decide", run_id, "comment").stderr.startswith("runwire: this run asks nothing")
     assert stage.runwire("decide", run_id).returncode == 2
     assert stage.events(run_id) == log
+
+
+async def test_a_run_that_has_ended_is_exported_and_fits_the_code_it_ran_on(
+    stage: Stage, reviewed: str, tmp_path: Path
+) -> None:
+    done = await asyncio.to_thread(stage.runwire, "export-golden", reviewed, "--out", str(tmp_path), "--name", "first")
+    assert done.returncode == 0, done.stderr
+    [(file, golden)] = golden_runs(tmp_path).items()
+    assert done.stdout == f"{file}\n"
+    assert file == tmp_path / "contract_review/v1/first.jsonl"
+    assert [fact.seq for fact in golden.facts] == [event["seq"] for event in stage.events(reviewed)]
+    assert await replayed(WORKFLOWS["contract_review"], golden) is None
+
+
+def test_a_run_that_cannot_be_exported_is_one_line(stage: Stage, reviewed: str, tmp_path: Path) -> None:
+    out = ("--out", str(tmp_path), "--name", "first")
+    assert stage.runwire("export-golden", reviewed, *out).returncode == 0
+    for run_id, said, code in (
+        (reviewed, "is there already", 1),
+        ("0197a1b0-0000-7000-8000-000000000000", "there is no run", 1),
+        ("first", "first is no run's id", 2),
+    ):
+        done = stage.runwire("export-golden", run_id, *out)
+        assert said in done.stderr
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)

@@ -15,6 +15,16 @@ pytest_plugins = ("runwire_testing.plugin",)
 
 # Where the first sample is too long to be run at every place, or there is none.
 SMALL: Final[dict[str, dict[str, Any]]] = {
+    "agent": {
+        "title": "One thing",
+        "topics": ["the cap"],
+        "documents": [{"name": "terms.txt", "text": "1. Fees are due monthly.\n2. The cap is two million."}],
+    },
+    "code_review": {
+        "title": "Prices",
+        "diff": "--- a/prices.py\n+++ b/prices.py\n@@ -1 +1 @@\n-float(text)\n+eval(text)\n"
+        "--- a/names.py\n+++ b/names.py\n@@ -1 +1 @@\n-text\n+text.strip()\n",
+    },
     "contract_review": {"title": "Two", "text": "1. Liability\nWe bear unlimited liability.\n\n2. Law\nOurs.\n"},
     "drill": {
         "pieces": 6,
@@ -34,7 +44,7 @@ SMALL: Final[dict[str, dict[str, Any]]] = {
     },
 }
 # Every so-manieth piece, where all of them would take long: the model's answers alone, cut between any two pieces.
-EVERY: Final = {"clinical_note": 7, "code_review": 5, "contract_review": 9}
+EVERY: Final = {"agent": 5, "clinical_note": 11, "code_review": 4, "contract_review": 11, "market_analysis": 3}
 
 
 async def started(author: Author, name: str) -> AuthorRun:

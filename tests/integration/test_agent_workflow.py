@@ -81,11 +81,3 @@ async def test_a_quote_that_does_not_stand_in_its_document_is_not_final(author: 
     ended = await (await author.start("agent", SHORT)).end()
     assert (ended.status, ended.error) == ("failed", "validation_failed")
     assert ended.checks["every quote stands in its document"] is False
-
-
-async def test_it_ends_the_same_wherever_its_worker_dies_and_its_model_is_cut_off(author: Author) -> None:
-    run = await author.start("agent", SHORT)
-    ended = await run.end()
-    assert ended.status == "completed"
-    assert await run.same_fold_when_killed_after_every_append() == len(ended.facts) - 1
-    assert await run.same_fold_when_cut_at_every_piece(every=3) > 10

@@ -84,3 +84,15 @@ def test_models_to_be_asked_over_responses_are_named_by_patterns(monkeypatch: py
     assert ModelSettings().responses_models == ("gpt-5*", "o4-mini")
     monkeypatch.setenv("RUNWIRE_RESPONSES_MODELS", "")
     assert ModelSettings().responses_models == ()
+
+
+def test_how_a_cut_answer_is_gone_on_with_is_told_by_the_address_or_by_the_operator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://api.mistral.ai/v1")
+    assert ModelSettings().continuing() == "prefix"
+    monkeypatch.setenv("RUNWIRE_CONTINUE_BY", "final")
+    assert ModelSettings().continuing() == "final"
+    monkeypatch.setenv("RUNWIRE_CONTINUE_BY", "again")
+    with pytest.raises(ValidationError):
+        ModelSettings()

@@ -56,7 +56,8 @@ export function fold(run, frame) {
       const wait = data.wait_s ? ` in ${Math.ceil(data.wait_s)} s` : "";
       const next = data.next_attempt ? `Attempt ${data.next_attempt} follows${wait}.` : "No further attempt follows.";
       const why = String(data.message ?? words(data.reason)).replace(/\.$/, "");
-      note(`Attempt ${data.attempt ?? frame.attempt} was replaced: ${why}. ${next}`);
+      const fate = (data.superseded ?? []).length ? "was replaced" : "broke off";
+      note(`Attempt ${data.attempt ?? frame.attempt} ${fate}: ${why}. ${next}`);
       break;
     }
     case "validation":
