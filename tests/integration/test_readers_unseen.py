@@ -9,10 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.readers import Readers
 from eventstore import readers
-from eventstore.domain.events import CancelRequested, OnDisconnect, new_event
+from eventstore.domain.events import CancelRequested, Escalation, OnDisconnect, new_event
 from eventstore.log import Control
 from tests.running import ADA
-from tests.writing import NOW_US, new_tenant, open_run
+from tests.serving import Writer
+from tests.writing import NOW_US, new_tenant, open_run, started
 
 AFTER_S, GONE_S, STEP_S = 60.0, 15.0, 5.0
 OLDER = (
@@ -125,6 +126,16 @@ async def test_a_process_that_vanished_is_waited_for_and_then_forgotten(story: S
         assert (await story.unread(), (await story.abandon(run_id)).verdict) == ([], "early")
         await story.passes(5, quick)
         assert await story.unread() == [run_id]
+
+
+async def test_a_question_that_was_put_after_the_look_is_seen_by_the_judge(story: Story) -> None:
+    process, run_id = story.process(), await story.submit()
+    await story.passes(AFTER_S + 5, process)
+    assert await story.unread() == [run_id]
+    asked = {"name": "keep", "question": "Keep it?", "choices": ["yes"], "to": "reviewer", "wait_s": 60}
+    await Writer(story.worker, run_id).append(started(), Escalation(**asked, key="k", place=1, args="00"))
+    assert (await story.abandon(run_id)).verdict == "asked"
+    assert await story.unread() == []
 
 
 async def test_a_process_that_leaves_in_order_is_not_waited_for(story: Story) -> None:
