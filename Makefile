@@ -2,6 +2,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 PYTHON ?= python3
+TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run demo kit test lint bench bench-log bench-workers faults clean
@@ -20,7 +21,7 @@ demo: setup ## start everything, run one sample contract review in the terminal,
 kit: $(VENV)/.dev ## what the tests of your own workflows need
 
 test: $(VENV)/.dev ## all tests, on real servers that are started for them
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 lint: $(VENV)/.dev ## ruff and mypy --strict
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy

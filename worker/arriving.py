@@ -1,8 +1,8 @@
 """Branches whose values are taken one by one, in the order in which the log says that they ended.
 
 What ended first is not what this process saw first: it is whose last event stands first in the log. So before one is
-taken, all the others have been answered as far as the log goes, and a branch that begins in the place of another one
-stands behind it. A resumed run then takes them in the same order, and begins each new one at the same moment.
+taken, all the others have been answered as far as the log goes, and one begins only when another one is taken. A
+resumed run then takes them in the same order, and begins each new one at the same moment.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ class Arriving(Group):
         """The branch that ended next, or None when all have been taken."""
         if self not in self._parent.groups:
             self._parent.groups.append(self)
-            self._fill(0)
+            self._fill()
         self._parent.joining = True
         try:
             while self._living:
@@ -51,15 +51,15 @@ class Arriving(Group):
             raise child.halt.again()
         self._parent.now_us = max(self._parent.now_us, child.branch.now_us)
         if child.fault is None:
-            self._fill(child.order()[0])
+            self._fill()
             if self._told is not None:
                 self._told(len(self._done))
         return child
 
-    def _fill(self, born: int) -> None:
-        """Begin as many as there is room for, each behind what stands at this place of the log."""
+    def _fill(self) -> None:
+        """Begin as many as there is room for."""
         while self._next < len(self._jobs) and len(self._living) < self._parallel:
-            self._start(born)
+            self._start()
 
     async def shut(self) -> None:
         """Nobody takes any more: those that have not ended are stopped."""

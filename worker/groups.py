@@ -123,10 +123,9 @@ class Group:
     async def shut(self) -> None:
         """`run` has seen to it."""
 
-    def _start(self, born: int = 0) -> None:
+    def _start(self) -> None:
         job = self._jobs[self._next]
         child = Child(self._next, Branch(job.path, self._parent, self._parent.now_us))
-        child.branch.last_seq = born
         self._next += 1
         self._living.append(child)
         child.task = asyncio.create_task(self._carry(child, job.code), name=f"branch {job.path}")

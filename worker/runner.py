@@ -378,7 +378,7 @@ def superseding(history: History) -> list[events.Retry]:
                 what="run",
                 key=key,
                 reason="worker_lost",
-                message="Another worker took the run over; this part starts again.",
+                message=f"Another worker took the run over; this part {'starts again' if dead else 'goes on'}.",
                 superseded=dead,
                 attempt=attempt,
                 next_attempt=None if history.cancel else attempt + 1,

@@ -3,14 +3,13 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, get_type_hints
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, create_model
 
 from worker.declare import Tool
 
-FORMS_KEPT: Final = 256  # a workflow may make tools of its own for each run
 FAULTS_TOLD: Final = 5  # of one call's arguments; a model that sees more does not write better ones
 SAID_INSTEAD: Final = "[secret]"
 
@@ -58,11 +57,22 @@ class Form:
     context: bool
     model: type[BaseModel]
     names: Mapping[str, str]
+    schema: Mapping[str, Any]
 
 
-@lru_cache(maxsize=FORMS_KEPT)
+# A workflow may make tools for each run, over what that run was given: they are forgotten with it.
+_FORMS: Final[WeakKeyDictionary[Callable[..., Any], Form]] = WeakKeyDictionary()
+
+
 def form_of(tool: Tool) -> Form:
     """The form of a tool's arguments. Raises ValueError when the function does not say what it takes."""
+    form = _FORMS.get(tool.fn)
+    if form is None:
+        form = _FORMS[tool.fn] = _form(tool)
+    return form
+
+
+def _form(tool: Tool) -> Form:
     parameters = [*inspect.signature(tool.fn).parameters.values()]
     hints = get_type_hints(tool.fn, include_extras=True)
     context = wants_context(tool.fn)
@@ -79,7 +89,9 @@ def form_of(tool: Tool) -> Form:
         fields[f"a{number}"] = (hints[parameter.name], Field(default, alias=parameter.name))
     config = ConfigDict(extra="forbid", serialize_by_alias=True)
     made: type[BaseModel] = create_model(f"{tool.name} arguments", __config__=config, **fields)
-    return Form(context, made, names)
+    schema = {"properties": {}, **made.model_json_schema(by_alias=True)}
+    schema.pop("title", None)
+    return Form(context, made, names, schema)
 
 
 def wants_context(fn: Callable[..., Any]) -> bool:
@@ -100,15 +112,12 @@ def offered(tools: Sequence[Tool]) -> tuple[Mapping[str, Any], ...]:
     return tuple(_offered(tool) for tool in tools)
 
 
-@lru_cache(maxsize=FORMS_KEPT)
 def _offered(tool: Tool) -> Mapping[str, Any]:
-    schema = form_of(tool).model.model_json_schema(by_alias=True)
-    schema.pop("title", None)
     described = inspect.getdoc(tool.fn) or ""
     function = {
         "name": tool.name,
         **({"description": described} if described else {}),
-        "parameters": {"properties": {}, **schema},
+        "parameters": form_of(tool).schema,
         "strict": False,  # said, because the two APIs take another default when it is not
     }
     return {"type": "function", "function": function}

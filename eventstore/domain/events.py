@@ -14,16 +14,14 @@ from eventstore.domain import intake
 from eventstore.domain.errors import NotStorable
 from eventstore.domain.record import NewEvent
 
-# No run is stopped for want of readers sooner: a stream's reader must have the time to come back, and a poll's to ask
-# again as seldom as it is told to.
+# A run is not stopped for want of readers sooner: they must have the time to come back, or to ask again as advised.
 UNREAD_S_MIN: Final = 5.0
 
 
 class Body(BaseModel):
     """What all event bodies share: frozen, closed, and a name and version of their own.
 
-    An `open_` body is judged whole before it is stored: others fill parts of it freely. The many small ones, pieces of
-    text, hold nothing that needs it.
+    An `open_` body, parts of which others fill freely, is judged whole before it is stored; pieces of text need not be.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
@@ -55,11 +53,8 @@ class Person(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens spent, and how we know: told by the provider, estimated by us, or unknown.
-
-    What they cost is told in whole millionths of a US dollar, by the price table of this version. Tokens of a model
-    that has no price are told apart: the cost is then more than what stands there.
-    """
+    """Tokens spent, and how we know: told by the provider, estimated by us, or unknown. The cost is in millionths of a
+    US dollar by this price table; tokens of a model without a price are told apart: it is then more than is said."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     input_tokens: int = 0
@@ -112,7 +107,7 @@ class PolicyRef(BaseModel):
 
 
 class RunLimits(BaseModel):
-    """What a run may take at most; reached, each ends it with `limit_<name>`. Absent: its default, or no bound."""
+    """What a run may take at most: reached, each ends it as `limit_<name>`. An absent one has its default, or none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     run_s: float

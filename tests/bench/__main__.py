@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import append, delivery, first_event, model_stream, seal, start
+from tests.bench import append, delivery, first_event, model_stream, reowning, seal, start
 
 BENCHMARKS = {
     "start": start.main,
@@ -14,6 +14,7 @@ BENCHMARKS = {
     "append": append.main,
     "model-stream": model_stream.main,
     "seal": seal.main,
+    "reowning": reowning.main,
 }
 
 

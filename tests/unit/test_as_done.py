@@ -19,7 +19,7 @@ def ask(question: str) -> list[dict[str, Any]]:
 
 
 async def look(run: Run, word: str) -> str:
-    if word == "e":  # makes nothing at all: its place is that of the branch that made room for it
+    if word == "e":  # makes nothing at all: it has ended as soon as it begins
         return word
     await run.finding(Nothing(text=word), item=word)
     if word in "bd":

@@ -1,21 +1,23 @@
 """What a model asks its tools: what fits is called as the tool wants it, what does not is told in words."""
 
 import asyncio
+import gc
 from typing import Any
+from weakref import ref
 
 import pytest
 from pydantic import BaseModel, SecretStr
 
 from tests.carrying import Nothing, declared, told
 from tests.tooling import MADE, Answering, ask, call, carried_with, ends, look_up, note, output
-from worker.declare import tool
+from worker.declare import Tool, tool
 from worker.history import read_history
 from worker.holding import Redaction
 from worker.llm.model import ToolCallPiece
 from worker.run import Run
 from worker.settings import WorkerSettings
 from worker.stops import Misused, WorkflowFailed
-from worker.toolbox import ToolContext
+from worker.toolbox import ToolContext, offered
 
 
 @pytest.fixture(autouse=True)
@@ -319,3 +321,20 @@ def test_secrets_come_from_the_configuration_and_are_not_told_when_it_is_wrong(m
         with pytest.raises(ValueError, match="tool_secrets") as caught:
             WorkerSettings()
         assert CANARY not in str(caught.value)
+
+
+def test_a_tool_that_was_made_for_one_run_is_forgotten_with_it() -> None:
+    def made_for(documents: list[str]) -> Tool:
+        @tool()
+        async def count(word: str) -> int:
+            """How many documents hold a word."""
+            return sum(word in document for document in documents)
+
+        return count
+
+    one = made_for(["a"])
+    assert offered([one]) == offered([one])
+    gone = ref(one.fn)
+    del one
+    gc.collect()
+    assert gone() is None
