@@ -32,8 +32,8 @@ class Stage:
         self._monkeypatch = monkeypatch
         self._owners: list[tuple[Owner, asyncio.Task[None]]] = []
 
-    def play(self, code: Code, digest: str = "c1c1", name: str = "story") -> None:
-        self._monkeypatch.setitem(WORKFLOWS, name, replace(declared(code, code=digest), name=name))
+    def play(self, code: Code, digest: str = "c1c1", name: str = "story", **more: Any) -> None:
+        self._monkeypatch.setitem(WORKFLOWS, name, replace(declared(code, code=digest), name=name, **more))
 
     async def submit(self, **limits: Any) -> UUID:
         return await self.runs.submit("story", {}, **limits)

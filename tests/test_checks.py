@@ -14,11 +14,13 @@ TEST: Final = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 def test_forty_promises_are_numbered_in_order() -> None:
     assert [int(number) for number, _, _ in ROWS] == [*range(1, 41)]
+    assert all(TEST.search(tests) for _, _, tests in ROWS)
 
 
 @pytest.mark.parametrize(("number", "tests"), [pytest.param(number, tests, id=number) for number, _, tests in ROWS])
 def test_the_tests_of_a_promise_are_there_and_are_not_left_out(number: str, tests: str) -> None:
-    for one in tests.split("<br>"):
+    named = tests.split("<br>")
+    for one in named:
         found = TEST.fullmatch(one)
         assert found is not None, f"{number}: {one} is no test's name"
         module = ast.parse((ROOT / found[1]).read_text(encoding="utf-8"))
