@@ -1,6 +1,7 @@
 """A model call with tools: turns that are there whole or not at all, tools that are called once, one end for all."""
 
 import asyncio
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from tests.carrying import Carried, Nothing, Scripted, declared, told
 from tests.tooling import MADE, SCRIPT, Answering, ask, call, carried_with, ends, fail, look_up, note, output, story
 from worker.declare import tool
+from worker.llm.continuing import GO_ON
 from worker.run import Run
 from worker.stops import Diverged, WorkflowFailed
 from worker.turns import Turn, messages_after
@@ -272,3 +274,43 @@ def test_messages_are_made_of_what_the_log_has_and_of_nothing_else() -> None:
     assert asked["content"] is None
     assert asked["tool_calls"][0]["id"] == answer["tool_call_id"] == "a#1:1/1"
     assert answer["content"] == "done"
+
+
+async def beside(run: Run, _: Nothing) -> Nothing:
+    """Parts beside each other, each with turns; one fails after them, and that is caught."""
+
+    async def look(run: Run, word: str) -> str:
+        said = await run.model("agent", ask(word), section=word, tools=[look_up, note], resume="continue")
+        if word == "b":
+            raise WorkflowFailed("refused", f"{word} was refused.")
+        return said.text
+
+    try:
+        await run.each(["a", "b", "c"], look, key=str)
+    except WorkflowFailed as fault:
+        await run.step("caught", str, fault.message)
+        return await ends(run, fault.message)
+    return Nothing()
+
+
+@given(seed=st.integers(0, 2**32), deaths=st.lists(st.integers(0, 25), max_size=4), cut=st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+async def test_parts_with_turns_end_the_same_when_one_fails_beside_them(seed: int, deaths: list[int], cut: int) -> None:
+    script: dict[str, Any] = {
+        word: ["Look ", "here. ", call("look_up", f'{{"word":"{word * 2}"}}'), call("note", f'{{"text":"{word}"}}', 1)]
+        for word in "abc"
+    }
+    script |= {f"noted: {word}": ["So ", "it ", "is."] for word in "abc"}
+    carried = Carried(declared(beside), Scripted(script, Random(seed)), Random(seed))
+    carried.model.cuts = {"a": [cut], "noted: b": [cut]}
+    carried.model.script = {**script, GO_ON: ["so on."]}
+    for died_after in deaths:
+        if carried.facts[-1].type != "result":
+            await carried.carry(die_at=len(carried.facts) + 1 + died_after)
+    if carried.facts[-1].type != "result":
+        assert await carried.carry() is None
+    assert output(carried) == "b was refused."
+    assert len(carried.closed()) == len(set(carried.closed()))
+    dead = {seq for fact in carried.of("retry") for first, last in fact.data["superseded"] for seq in (first, last)}
+    closed = {fact.data["key"]: fact.seq for fact in carried.of("model_call")}
+    assert not dead & set(closed.values())
