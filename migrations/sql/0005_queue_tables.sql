@@ -80,8 +80,8 @@ END;
 $$;
 CREATE TRIGGER lines_up AFTER INSERT ON runwire.head FOR EACH ROW EXECUTE FUNCTION runwire.line_up();
 
--- A head that is claimed, given back, laid to rest, woken, asked to stop or ended takes its place in the queue with it.
--- What appends write all the time is none of these: they pay for a comparison of a few columns and for nothing else.
+-- A head that is claimed, given back, laid to rest, woken, asked to stop or ended takes its place in the queue with it. All
+-- of these write one of a few columns that no other append writes (see 0005_queue_end.sql).
 CREATE FUNCTION runwire.keep_place() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -104,10 +104,7 @@ BEGIN
     RETURN NULL;
 END;
 $$;
-CREATE TRIGGER keeps_its_place AFTER UPDATE ON runwire.head FOR EACH ROW
-WHEN (NEW.epoch <> OLD.epoch OR (NEW.lease_until IS NULL) <> (OLD.lease_until IS NULL) OR NEW.cancel <> OLD.cancel
-      OR NEW.due_at IS DISTINCT FROM OLD.due_at
-      OR (NEW.status <> OLD.status AND NEW.status IN ('completed', 'failed', 'cancelled')))
+CREATE TRIGGER keeps_its_place AFTER UPDATE OF epoch, due_at, cancel, handed_at ON runwire.head FOR EACH ROW
 EXECUTE FUNCTION runwire.keep_place();
 
 -- The runs that are open now.

@@ -113,8 +113,8 @@ BEGIN
     RETURN NULL;
 END;
 $$;
-CREATE TRIGGER wakes_parent AFTER UPDATE ON runwire.head FOR EACH ROW
-WHEN (NEW.status <> OLD.status AND NEW.status IN ('completed', 'failed', 'cancelled'))
+CREATE TRIGGER wakes_parent AFTER UPDATE OF handed_at ON runwire.head FOR EACH ROW
+WHEN (NEW.status IN ('completed', 'failed', 'cancelled'))
 EXECUTE FUNCTION runwire.wake_parent();
 
 -- As before, and `moved` also when a child has ended since this was asked last.

@@ -9,10 +9,11 @@ down_revision = "asking_4"
 
 
 def upgrade() -> None:
-    files.run("0005_queue_tables.sql", "0005_queue_order.sql", "0005_queue_taking.sql")
+    files.run("0005_queue_tables.sql", "0005_queue_end.sql", "0005_queue_order.sql", "0005_queue_taking.sql")
 
 
 def downgrade() -> None:
+    files.run("0005_queue_end_undone.sql")
     op.execute("DROP TRIGGER lines_up ON runwire.head")
     op.execute("DROP TRIGGER keeps_its_place ON runwire.head")
     op.execute(

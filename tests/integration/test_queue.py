@@ -313,6 +313,20 @@ async def test_a_place_far_behind_is_a_lower_bound_and_says_so(line: Line) -> No
     assert {told[run] for run in runs[5:]} == {(6, False)}
 
 
+async def test_a_place_behind_the_end_of_what_was_looked_at_of_another_lane_is_a_lower_bound(line: Line) -> None:
+    first, second = await line.tenant(), await line.tenant()
+    one = [await line.submit(first) for _ in range(4)]
+    two = [await line.submit(second) for _ in range(4)]
+    await line.tend()
+    async with line.api.connect() as connection:
+        asked = {"runs": [*one, *two]}
+        rows = await connection.execute(
+            text("SELECT run_id, place, exact FROM runwire.places(:runs, 4, 15, 9, 9)"), asked
+        )
+        told = {row.run_id: (row.place, row.exact) for row in rows}
+    assert [told[run] for run in (one[0], two[0], one[1], two[1])] == [(1, True), (2, True), (3, True), (4, False)]
+
+
 async def test_what_a_silent_worker_had_is_back_in_line_at_once_and_all_of_it(line: Line) -> None:
     tenant = await line.tenant()
     for _ in range(50):
