@@ -46,11 +46,6 @@ async def asked_tool(run: Run) -> None:
     await run.tool(oracle)
 
 
-async def short_sleep(run: Run) -> None:
-    HANGING.set()
-    await run.sleep("doze", 2.0)
-
-
 async def code_itself(run: Run) -> None:
     await hangs()
 
@@ -96,7 +91,7 @@ def hung() -> Any:
     RELEASED.set()
 
 
-@pytest.mark.parametrize("part", [thread_step, step, asked_tool, short_sleep, code_itself, branches, model])
+@pytest.mark.parametrize("part", [thread_step, step, asked_tool, code_itself, branches, model])
 async def test_a_stop_reaches_whatever_holds_a_worker(stage: Stage, part: Part) -> None:
     stage.model.hang = asyncio.Event()
     stage.play(kept_before(part))
