@@ -27,7 +27,7 @@ from worker.llm.spending import MEMORY_MS, PREFIX, Amounts
 from worker.metrics import WorkerMetrics
 
 WINDOW_S = 2  # where its end is waited for
-LONG_S = 60
+LONG_S = 3_600  # windows end on the clock: with a minute, one in a hundred test runs would meet such an end
 SOON_S = 0.3
 LIVE = 4
 SCRIPT = [{"name": "all", "when": ["."], "say": "one two three"}]
@@ -173,7 +173,7 @@ async def test_what_was_not_used_is_room_again_for_all(redis: Redis) -> None:
     share = await one.takes(1_000)
     assert not await other.may(1)
     await share.settle(200)
-    assert await other.may(800) or await other.may(800), "a busy machine may need a second look"
+    assert await other.may(800)
     assert not await one.may(1)
 
 
