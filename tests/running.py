@@ -127,6 +127,14 @@ class Runs:
 
         return await until(look, f"{type_} {fields}")
 
+    async def began(self, run_id: UUID, times: int) -> None:
+        """Wait until a worker has begun this run so many times."""
+
+        async def look() -> bool | None:
+            return sum(fact.type == "started" for fact in await self.facts(run_id)) >= times or None
+
+        await until(look, f"started, {times} times")
+
     async def ended(self, run_id: UUID) -> list[Fact]:
         """Wait for the terminal event; answers the whole log, and that it is whole."""
 

@@ -41,7 +41,9 @@ async def wait_at(gate: str) -> bool:
     return True
 
 
-async def die() -> None:
+async def die(gate: str) -> None:
+    while not Path(gate + ".die").exists():
+        await asyncio.sleep(0.02)
     os._exit(9)
 '''
 RELAY = '''
@@ -91,7 +93,7 @@ async def relay(run: Run, baton: Baton) -> Legs:
     if baton.effect:
         await run.step("send", say, "sent", effect=True, returns=str)
     if baton.poison:
-        await run.step("die", die)
+        await run.step("die", die, baton.gate)
     await run.step("gate", wait_at, baton.gate, returns=bool)
     second = await run.step("second", say, "second WORD", returns=str)
     made = Legs(first=first, second=second, version=run.version)
@@ -201,9 +203,17 @@ async def test_a_run_that_kills_its_worker_ends_after_three_and_its_neighbours_e
     gate = tmp_path / "gate"
     poison = await runs.submit(flow, {"gate": str(gate), "poison": True})
     neighbours = [await runs.submit(flow, {"gate": str(gate)}) for _ in range(3)]
-    for _ in range(3):  # as a supervisor does
+    death = tmp_path / "gate.die"
+    for attempt in (1, 2):  # as a supervisor does
         worker = await start(flow.folder)
+        for run_id in (poison, *neighbours):  # all stored the same with each worker: then the oldest is tried first
+            await runs.began(run_id, attempt)
+            await at_gate(runs, run_id)
+        death.touch()
         assert await worker.process.wait() == 9
+        death.unlink()
+    death.touch()
+    assert await (await start(flow.folder)).process.wait() == 9
     survivor = await start(flow.folder)
     facts = await runs.ended(poison)
     assert (facts[-1].type, facts[-1].data["code"]) == ("error", "attempts_exhausted")
