@@ -5,7 +5,7 @@ PYTHON ?= python3
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo kit test lint bench bench-log bench-workers faults clean
+.PHONY: help setup run demo kit test test-again lint bench bench-log bench-workers faults clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -22,6 +22,9 @@ kit: $(VENV)/.dev ## what the tests of your own workflows need
 
 test: $(VENV)/.dev ## all tests, on real servers that are started for them
 	@$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile
+
+test-again: $(VENV)/.dev ## the few tests that failed once more, each alone; names those that then pass as unsteady
+	@$(PY) -m tests.unsteady
 
 lint: $(VENV)/.dev ## ruff and mypy --strict
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
