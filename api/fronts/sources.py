@@ -50,7 +50,7 @@ class LiveSource:
             await wait.pause(min(AWAY_S, patience_s))
             return []
         if not page:
-            await wait.moved(self._tail, self._feed.cursor, patience_s)
+            await wait.moved(self._tail, self._feed.cursor, patience_s, self._feed.take)
         return self._feed.take(page)
 
 
