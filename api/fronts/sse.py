@@ -29,7 +29,9 @@ HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering"
 
 
 def event(frame: Frame) -> bytes:
-    """A frame as one event of an event stream."""
+    """A frame as one event of an event stream. An ephemeral one has no id: the reader's place stays what it was."""
+    if frame.seq is None:
+        return b"event: %s\ndata: %s\n\n" % (frame.type.encode(), frame.data)
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (frame.seq, frame.type.encode(), frame.data)
 
 
@@ -147,7 +149,7 @@ class StreamAnswer(Response):
                 if self._wire.keepalive:
                     await self._send(wait, send, self._wire.keepalive)
                 self._spoke = clock()
-        return "ended" if source.closed else _over(wait)
+        return source.outcome if source.closed else _over(wait)
 
     async def _tell(self, frames: list[Frame], wait: Wait, send: Send) -> bool:
         """Write these frames; False if the wait was over before the last of them."""
