@@ -9,9 +9,11 @@ from typing import Any
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from api.errors import BadRequest, told
+from api.fronts.outlet import OUTLET, Outlet, outlet_into
 from api.fronts.sse import ABORT
 from api.settings import ApiSettings
 
@@ -23,8 +25,11 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        extensions: dict[str, Any] = {ABORT: {"abort": self.transport.abort}}
+        extensions: dict[str, Any] = {ABORT: {"abort": self.transport.abort}, OUTLET: self._outlet}
         self.scope["extensions"] = extensions
+
+    def _outlet(self, scope: Scope) -> Outlet | None:
+        return outlet_into(self.cycle, scope)
 
     def send_400_response(self, msg: str) -> None:
         answer = told(secrets.token_hex(8), BadRequest("This is not a request in HTTP/1.1."))
