@@ -151,6 +151,8 @@ async def test_a_snapshot_takes_the_place_of_history(ada: httpx.AsyncClient, wri
     assert "seq" not in told
     assert told["data"]["seen"]["seq"] == 4
     assert told["data"]["partial"]["sections"] == {"comments": "Clause 4.1"}
+    [draft] = told["data"].pop("drafts")
+    assert draft == {"type": "token", "shared": {"section": "comments"}, "pieces": [[3, "Clause "], [4, "4.1"]]}
     assert told["data"] == {name: state[name] for name in told["data"]}
 
 
