@@ -35,6 +35,9 @@ class Outlet:
         self.chunks: list[bytes] = []
         self.write = self.chunks.append
 
+    def untaken(self) -> int:
+        return 0
+
 
 class Stream:
     """One stream in the making: its tail, its socket, and what went by ASGI."""
@@ -102,10 +105,10 @@ async def test_what_comes_while_readers_wait_is_written_to_all_of_them_in_the_sa
         for stored in HISTORY[:-1]:
             tail.take([stored])  # and nobody else has a turn before the next
         wanted = [chunk(RETRY + FRAMES[0]), *map(chunk, FRAMES[1:-1])]
-        for stream in (one, two):
-            assert stream.outlet is not None
-            assert stream.outlet.chunks == wanted
-            assert stream.delivered() == 4
+        assert one.outlet is not None
+        assert two.outlet is not None
+        assert one.outlet.chunks == two.outlet.chunks == wanted
+        assert one.delivered() == two.delivered() == 4
         assert one.outlet.chunks[1] is two.outlet.chunks[1], "one run's readers share what they are given"
         tail.take(HISTORY[-1:])
         await asyncio.wait_for(asyncio.gather(first, second), 5)
