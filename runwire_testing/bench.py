@@ -19,7 +19,8 @@ from eventstore import catalogue, log
 from eventstore.domain.events import Accepted, Body, Person, PolicyRef, new_event
 from eventstore.domain.lifecycle import CONTROL_TYPES, TERMINAL_STATUSES
 from eventstore.domain.record import Fact, NewEvent, Recorded
-from eventstore.recorder import Recorder, RunWriter
+from eventstore.recorder import Recorder
+from eventstore.run_writer import RunWriter
 from runwire_testing.clock import Clock
 from runwire_testing.model import WatchedModel
 from worker.declare import Workflow

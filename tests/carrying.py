@@ -14,7 +14,7 @@ from eventstore.domain import events
 from eventstore.domain.errors import Fenced
 from eventstore.domain.record import PLAIN_JSON, Fact, NewEvent, Recorded
 from eventstore.domain.run import RunState, fold
-from eventstore.recorder import RunWriter
+from eventstore.run_writer import RunWriter
 from tests.histories import RUN
 from tests.writing import NOW_US, accepted
 from worker.declare import Workflow
@@ -143,7 +143,7 @@ class Carried:
         self.epoch += 1
         self.begun.clear()
         dirty, died = asyncio.Event(), asyncio.Event()
-        writer = RunWriter(RUN, self.epoch, lambda: NOW_US, dirty.set)
+        writer = RunWriter(RUN, self.epoch, lambda: NOW_US, lambda _: dirty.set())
         store = asyncio.create_task(self._store(writer, dirty, died, die_at))
         own = self.own = asyncio.create_task(self._own(writer, workflow or self.workflow))
         dead = asyncio.create_task(died.wait())

@@ -16,7 +16,7 @@ import structlog
 
 from eventstore.domain import events
 from eventstore.domain.record import Fact
-from eventstore.recorder import RunWriter
+from eventstore.run_writer import RunWriter
 from worker.branches import Branch
 from worker.history import History
 from worker.memo import Call

@@ -12,7 +12,7 @@ from eventstore.domain import events
 from eventstore.domain.errors import AppendRefused, NotStorable
 from eventstore.domain.run import RunState
 from eventstore.domain.transcript import partial as default_partial
-from eventstore.recorder import RunWriter
+from eventstore.run_writer import RunWriter
 from worker import endings
 from worker.children import Children
 from worker.declare import Workflow

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any, Final, NoReturn, TypeVar
 
 from eventstore.domain.events import Usage
-from eventstore.recorder import Entry
+from eventstore.run_writer import Entry
 from worker.branches import Branch, Broken
 from worker.hearing import goes_on, hear, let_go
 from worker.history import REWOUND, Opened, Range, joined

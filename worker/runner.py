@@ -20,7 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eventstore import catalogue, log
 from eventstore.domain import events
 from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable
-from eventstore.recorder import Recorder, RunWriter
+from eventstore.recorder import Recorder
+from eventstore.run_writer import RunWriter
 from worker.anew import begin_anew
 from worker.asking import lapse
 from worker.at_end import clean_up, left_undone, verdict_of

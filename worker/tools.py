@@ -17,7 +17,7 @@ import structlog
 from eventstore.domain import events, intake
 from eventstore.domain.errors import NotStorable
 from eventstore.domain.record import Fact
-from eventstore.recorder import Entry
+from eventstore.run_writer import Entry
 from worker.approvals import Wanted, Word, ask_all
 from worker.branches import Branch
 from worker.declare import Tool

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from eventstore.domain import events
 from eventstore.domain.record import Fact
-from eventstore.recorder import Entry, RunWriter
+from eventstore.run_writer import Entry, RunWriter
 from worker.branches import Branch, come_to_rest
 from worker.budget import Bounded
 from worker.declare import Workflow
