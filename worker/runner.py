@@ -86,7 +86,6 @@ async def advance(bench: Bench, run_id: UUID, handover: asyncio.Event) -> None:
             return
         if not await carry(bench, run_id, claim.epoch, handover, Given(claim.parked or 0)):
             return
-        logger.debug("answered before it was given back", run_id=str(run_id))
 
 
 async def carry(bench: Bench, run_id: UUID, epoch: int, handover: asyncio.Event, given: Given) -> bool:
