@@ -102,12 +102,14 @@ class RunWriter:
         """Store one event, and everything before it; returns when it is in the log."""
         return await self.stored(self.push(body))
 
-    async def stored(self, entry: Entry) -> Entry:
-        """Wait until this event is in the log; raises what the log said if it never will be."""
+    async def stored(self, entry: Entry, *, hurry: bool = True) -> Entry:
+        """Wait until this event is in the log; raises what the log said if it never will be. Whoever has no hurry lets
+        pieces gather meanwhile."""
         while entry.seq is None:
             if (fault := entry.fault or self.fault) is not None:
                 raise fault
-            self._ripe_at = 0.0
+            if hurry:
+                self._ripe_at = 0.0
             await self._news()
         return entry
 

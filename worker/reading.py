@@ -132,7 +132,7 @@ class Stream:
                 self.broke(fault)
             if self._given < len(self._attempt.entries):
                 entry = self._attempt.entries[self._given]
-                await self._work.writer.stored(entry)
+                await self._work.writer.stored(entry, hurry=False)
                 self._given += 1
                 return "".join(entry.parts)
             if self._task.done():

@@ -1,5 +1,7 @@
 """When the machine is busy, further pieces of one text gather; whatever else waits, or is waited for, does not."""
 
+import asyncio
+
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
@@ -48,11 +50,14 @@ async def test_the_first_piece_of_a_text_is_stored_at_once_and_further_ones_gath
         await until(lambda: not writer.has_events)
         for number in range(50):
             await say(writer, f"{number} ")
+        reader = asyncio.create_task(writer.stored(writer._waiting[-1], hurry=False))
         await other.record(started())
+        assert not reader.done()
         assert await texts(api_engine, writer) == ["first "]
         gathered = "".join(f"{number} " for number in range(50))
         await writer.push_piece(("token", "draft#2"), "another text", token)
         await until(lambda: not writer.has_events)
+        await reader
         assert await texts(api_engine, writer) == ["first ", gathered, "another text"]
         await writer.push_piece(("token", "draft#2"), " goes on", token)
         await writer.record(token("an event"))
