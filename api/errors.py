@@ -100,6 +100,14 @@ class InvalidInput(Refusal):
     """The request does not fit its schema."""
 
 
+class NothingToContinue(Refusal):
+    """There is no run here that you could continue."""
+
+
+class CannotContinue(Refusal):
+    """This run cannot be continued."""
+
+
 class TooManyQueued(Refusal):
     """As many runs as may wait to begin."""
 
@@ -128,6 +136,8 @@ KINDS: Final[Mapping[type[Exception], Kind]] = {
     TooLarge: Kind(413, "too-large", "Request too large"),
     UnsupportedMedia: Kind(415, "unsupported-media", "Unsupported media type"),
     UnknownWorkflow: Kind(422, "unknown-workflow", "Unknown workflow"),
+    NothingToContinue: Kind(404, "run-not-found", "Run not found"),
+    CannotContinue: Kind(409, "not-continuable", "Run cannot be continued"),
     MovedOn: Kind(409, "moved-on", "Run has moved on"),
     TooManyQueued: Kind(429, "queue-full", "Too many runs in line"),
     InvalidInput: Kind(422, "invalid-input", "Invalid input"),

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.access import Sight, see
 from api.callers import MAY_STOP, Caller
+from api.continuing import continued
 from api.errors import BadRequest, Fault, InvalidInput, NotAllowed
 from api.fronts.sources import LOG_AWAY, live, until_ended
 from api.fronts.sse import StreamAnswer, event_stream
@@ -46,9 +47,14 @@ REASON_MAX: Final = 500
 NO_REASON: Final = "no reason given"
 WISH_SCHEMA: Final = {
     "type": "object",
-    "required": ["workflow", "input"],
+    "anyOf": [{"required": ["workflow", "input"]}, {"required": ["continues"]}],
     "additionalProperties": False,
-    "properties": {"workflow": {"type": "string"}, "input": {}, "title": {"type": "string", "maxLength": 200}},
+    "properties": {
+        "workflow": {"type": "string"},
+        "input": {},
+        "title": {"type": "string", "maxLength": 200},
+        "continues": {"type": "string", "format": "uuid"},
+    },
 }
 REASON_SCHEMA: Final = {"type": "object", "properties": {"reason": {"type": "string", "maxLength": REASON_MAX}}}
 
@@ -66,16 +72,28 @@ def _body(schema: dict[str, Any], *, required: bool) -> dict[str, Any]:
     summary="Start a run",
     description="With `Accept: text/event-stream` the answer is the run's stream; with `Prefer: wait=N` it is the "
     "final state if the run ends in time. With an `Idempotency-Key` the same request starts one run, however often it "
-    "is sent.",
+    "is sent. With `continues` it takes up a run of yours that ended without a result: what that one had finished is "
+    "not done again. Workflow and input are then that run's, and may be left out.",
     openapi_extra=_body(WISH_SCHEMA, required=True),
 )
 async def submit(request: Request, service: Asked, caller: Who) -> Response:
     media_type = preferred(request, [JSON, SSE])
     needs_json_body(request)
     wish = read_wish(await request.body(), service.settings.request_bytes_max)
+    wish, earlier = await continued(service, caller, wish)
     offer, policy = await judged(service, caller, wish)
+    if earlier is not None:
+        earlier.check(offer)
     wanted = submission(
-        caller, wish, offer, policy, idempotency_key(request), trace_id(request), service.settings.input_bytes_max
+        caller,
+        wish,
+        offer,
+        policy,
+        idempotency_key(request),
+        trace_id(request),
+        service.settings.input_bytes_max,
+        version=earlier.version if earlier is not None else None,
+        continues=earlier.told if earlier is not None else None,
     )
     view = service.policies.view(offer.name, caller.role)
     async with service.engine.begin() as connection:
@@ -134,7 +152,7 @@ def status_of(run: RunRow, status: Status) -> dict[str, Any]:
         "workflow": run.workflow,
         "title": run.title,
         "created_at": rfc3339(run.created_us),
-        "links": links(run.run_id),
+        "links": links(run.run_id, status),
     }
 
 

@@ -104,6 +104,11 @@ class Client:
         """Let go of the connections."""
         self._http.close()
 
+    def go_on(self, run_id: str, title: str | None = None) -> Json:
+        """Start a run that takes up one which ended without a result."""
+        body = {"continues": run_id} | ({"title": title} if title is not None else {})
+        return self._ask("POST", "/v1/runs", json=body, headers={"Idempotency-Key": uuid.uuid4().hex})
+
     def submit(self, workflow: str, given: Any, title: str | None = None) -> Json:
         """Start a run. The same submission sent again, because the answer was lost, starts one run."""
         body = {"workflow": workflow, "input": given} | ({"title": title} if title is not None else {})

@@ -204,7 +204,9 @@ def _batched(events: Sequence[NewEvent]) -> Iterator[Sequence[NewEvent]]:
 
 def _telling(workflow: Workflow, run_id: UUID) -> Workflow:
     async def fn(run: Run, value: BaseModel) -> BaseModel:
-        run._work.run_id = run_id  # what run.uuid and run.random are made from
+        run._work.run_id = run_id
+        if "continues" not in run._work.history.accepted.data:
+            run._work.origin = str(run_id)  # what run.uuid and run.random are made from
         return await workflow.fn(run, value)
 
     return replace(workflow, fn=fn)

@@ -19,11 +19,12 @@ from tests.histories import RUN
 from tests.writing import NOW_US, accepted
 from worker.declare import Workflow
 from worker.history import read_history
+from worker.leftovers import superseding
 from worker.llm.continuing import ContinueBy
 from worker.llm.model import ModelEnd, ModelFault, ModelRequest, Piece, TextPiece, ToolCallPiece
 from worker.llm.retrying import RetryPolicy
 from worker.run import Run
-from worker.runner import carry_out, superseding
+from worker.runner import carry_out
 from worker.stops import Halt, WorkflowFailed
 from worker.waits import read_asked
 from worker.work import Graces, Provider, Work

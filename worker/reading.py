@@ -298,7 +298,7 @@ class Pieces:
                 self._known = [*reversed(work.memo.pieces(call.key))]
                 return
             kept = work.history.open.get(call.key)
-            if kept is None or not goes_on(work, question):
+            if kept is None or not goes_on(work, question, call.key):
                 await work.outside(branch)
                 await let_go(work, question, call)
                 kept = None

@@ -150,6 +150,7 @@ def model_call(work: Work, call: Call, attempt: Attempt, question: Question, end
         pieces=end.pieces,
         request_id=end.request_id,
         turn=question.turn if question.tools else None,
+        on_length=question.on_length if end.finish == "length" else None,
         **provenance(request, end, attempt.text),
         **{**call.closing(), "attempt": attempt.number},
     )

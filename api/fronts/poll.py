@@ -92,7 +92,7 @@ async def _news(
     body["queue"] = body_of(place)
     etag = _version(sight, known.seq, known.state.status, asked, place)
     advice = {"Retry-After": "0"} if body["more"] else _advice(known.state.status)
-    return answer({**body, "links": links(run_id)}, 200, {**headers, "ETag": etag, **advice})
+    return answer({**body, "links": links(run_id, known.state.status)}, 200, {**headers, "ETag": etag, **advice})
 
 
 def _version(sight: Sight, seq: int, status: str | None, asked: tuple[int, int], place: InLine | None) -> str:
