@@ -59,7 +59,7 @@ async def events(
             )
     if sight.ended and cursor == run.seq:
         return Response(status_code=204)
-    source = live(service.tails, service.readers, run.run_id, sight.view, cursor)
+    source = service.limits.stream(caller)(live(service.tails, service.readers, run.run_id, sight.view, cursor))
     figures = service.figures.stream("sse" if media_type == SSE else "ndjson")
     return StreamAnswer(source, wire_for(media_type, service.settings), service.waits, service.settings, figures)
 
