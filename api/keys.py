@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from api.callers import Caller
 from api.errors import NotAuthenticated
@@ -85,7 +85,7 @@ class Keys:
         return known
 
 
-def key_in(request: Request) -> str:
+def key_in(request: HTTPConnection) -> str:
     """The key that a request carries, in a header and nowhere else."""
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and given:

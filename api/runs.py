@@ -96,6 +96,9 @@ async def submit(request: Request, service: Asked, caller: Who) -> Response:
         continues=earlier.told if earlier is not None else None,
     )
     view = service.policies.view(offer.name, caller.role)
+    wait_s = asked_wait(request, service.settings.poll_wait_s_max)
+    # Looked for now: a run that was accepted must not be answered with a refusal.
+    place = service.limits.stream(caller) if media_type == SSE or wait_s is not None else None
     async with service.engine.begin() as connection:
         opened = await catalogue.open_run(connection, wanted)
         if opened.verdict == "ok":
@@ -113,14 +116,15 @@ async def submit(request: Request, service: Asked, caller: Who) -> Response:
     location = links(opened.run_id)["self"]
     headers = {"Location": location, **({"Idempotent-Replayed": "true"} if replayed else {})}
     if media_type == SSE:
+        assert place is not None
         figures = service.figures.stream("sse")
-        source = live(service, opened.run_id, view, 0, figures)
+        source = place(live(service, opened.run_id, view, 0, figures))
         return StreamAnswer(source, event_stream(service.settings), service.waits, service.settings, figures, headers)
-    wait_s = asked_wait(request, service.settings.poll_wait_s_max)
     if wait_s is not None:
+        assert place is not None
         request.state.waited = True
         headers["Preference-Applied"] = f"wait={wait_s:g}"
-        with service.readers.reading(opened.run_id):
+        with place(service.readers.reading(opened.run_id)):
             ended = await until_ended(service.tails, service.waits, opened.run_id, wait_s, request.receive)
         if ended:
             return await _final(service, Sight(await _row(service, caller, opened.run_id), view), headers)
@@ -268,7 +272,13 @@ async def cancel(request: Request, service: Asked, caller: Who, run_id: str) -> 
     raw = await request.body()
     if raw:
         needs_json_body(request)
-    reason = _reason(read_object(raw, service.settings.request_bytes_max) if raw else {})
+    body = read_object(raw, service.settings.request_bytes_max) if raw else {}
+    return await stop_run(service, caller, run_id, body)
+
+
+async def stop_run(service: Service, caller: Caller, run_id: str, body: dict[str, Any]) -> Response:
+    """Stop a run, on whichever front it was asked."""
+    reason = _reason(body)
     async with service.reading.connect() as connection:
         sight = await see(connection, service, caller, run_id)
     if caller.role not in MAY_STOP:

@@ -17,6 +17,8 @@ from api.errors import DATABASE_AWAY
 from api.figures import ApiFigures
 from api.fronts.waits import Waits
 from api.keys import Keys, key_in
+from api.limits import Limits
+from api.neighbours import Neighbours
 from api.offers import Offers
 from api.policies import Policies
 from api.readers import Readers
@@ -51,6 +53,7 @@ class Service:
     readers: Readers
     errands: Errands
     figures: ApiFigures
+    limits: Limits
 
 
 @asynccontextmanager
@@ -76,6 +79,8 @@ async def opened(
     readers = Readers(watching, every_s=settings.readers_s, gone_s=settings.readers_gone_s)
     telling = asyncio.create_task(readers.run(), name="readers")
     errands = Errands(settings.errands_max)
+    limits = Limits(settings, figures.refusals)
+    neighbours = asyncio.create_task(Neighbours(limits, redis, settings.callers_tell_s).run(), name="neighbours")
     try:
         yield Service(
             settings=settings,
@@ -94,10 +99,11 @@ async def opened(
             readers=readers,
             errands=errands,
             figures=figures,
+            limits=limits,
         )
     finally:
         await errands.finish(settings.drain_s)
-        for task in (following, telling):
+        for task in (following, telling, neighbours):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
@@ -124,6 +130,7 @@ Asked = Annotated[Service, Depends(_service)]
 async def _caller(request: Request, service: Asked) -> Caller:
     caller = await service.keys.caller(key_in(request))
     request.state.key_id = caller.key_id
+    service.limits.request(caller)
     return caller
 
 

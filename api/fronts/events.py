@@ -89,6 +89,7 @@ async def events(
         if begun.over:
             return Response(status_code=204)
         source = streamed(service, begun, wish, figures)
+    source = service.limits.stream(caller)(source)
     return StreamAnswer(source, wire_for(media_type, service.settings), service.waits, service.settings, figures)
 
 

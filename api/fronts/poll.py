@@ -58,7 +58,7 @@ async def poll(
         etag = _version(sight, sight.run.seq, sight.run.status, asked, place)
         seen = sight.run.seq if has_version(request, etag) else cursor
         view, run = sight.view, sight.run
-        with service.readers.reading(run.run_id):
+        with service.limits.stream(caller)(service.readers.reading(run.run_id)):
             await until_shown(service.tails, service.waits, run.run_id, view, seen, wait_s, request.receive)
         async with service.reading.connect() as connection:
             sight = await see(connection, service, caller, run_id)

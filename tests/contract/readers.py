@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 import httpx
+from websockets.asyncio.client import connect
 
 from eventstore.domain.lifecycle import TERMINAL_TYPES
 
@@ -128,11 +129,35 @@ class PagesReader(PollReader):
         await super().read(cut)
 
 
+@dataclass
+class WebSocketReader(Reader):
+    """Follows over a WebSocket."""
+
+    async def read(self, cut: int = CUT_NEVER) -> None:
+        address = f"{self.client.base_url}/v1/runs/{self.run_id}/ws?after={self.cursor}".replace("http", "ws", 1)
+        key = {"Authorization": self.client.headers["Authorization"]}
+        connection = await connect(address, additional_headers=key, compression=None)
+        try:
+            async for message in connection:
+                assert isinstance(message, str)
+                envelope = message.encode()
+                cut -= len(envelope)
+                if cut < 0:
+                    return
+                told = json.loads(envelope)
+                self.keep(told["seq"], told["type"], envelope)
+            assert (connection.close_code, self.ended) == (1000, True)
+        finally:
+            connection.transport.abort()
+            await connection.wait_closed()
+
+
 FRONTS: dict[str, type[Reader]] = {
     "sse": SseReader,
     "ndjson": LinesReader,
     "poll": PollReader,
     "pages": PagesReader,
+    "ws": WebSocketReader,
     "replay": ReplayReader,
 }
 LIVE = [name for name in FRONTS if name != "replay"]
