@@ -59,13 +59,11 @@ async def begun(stage: Stage, *words: str) -> Written:
     return await stage.begin([new_event(body, NOW_US) for body in bodies])
 
 
-async def one_by_one(run: Written, confirmed: Callable[[int], Awaitable[None]]) -> None:
-    """Store each event only when the reader has confirmed the one before."""
-    count = 1
-    await confirmed(count)
-    while run.to_come:
+async def one_by_one(run: Written, confirmed: Callable[[int], Awaitable[None]], stored: int = 1) -> None:
+    """Store each event only when the reader has confirmed those before it."""
+    await confirmed(stored)
+    for count in range(stored + 1, stored + 1 + len(run.to_come)):
         await run.write(1)
-        count += 1
         await confirmed(count)
 
 

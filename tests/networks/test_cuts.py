@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,6 +11,7 @@ import pytest
 from eventstore.domain.lifecycle import TERMINAL_TYPES
 from tests.contract.runs import Stage, Written
 from tests.networks.cutting import Cutting, cutting
+from tests.networks.following import following
 from tests.networks.reading import DATA, begun
 from tests.serving import DEADLINE_S, until
 
@@ -85,42 +85,43 @@ async def test_a_reader_who_is_cut_wherever_has_every_event_once(stage: Stage, a
     assert reader.envelopes == await everything(stage, run)
 
 
-async def cut_while(
-    stage: Stage, what: Callable[[Cutting, Returning, Written], Awaitable[None]], after_s: float | None = None
-) -> tuple[Cutting, list[bytes], list[bytes]]:
-    """A reader through the proxy, while this happens; the proxy, what was read, and what there was to read."""
+async def test_a_reader_who_is_cut_between_any_two_events_has_each_once(stage: Stage) -> None:
     run = await begun(stage, *WORDS)
-    async with cutting(stage.api.address, after_s=after_s) as (proxy, address):
+    async with cutting(stage.api.address) as (proxy, address), following("async", stage, run, address) as other:
         reader = Returning(stage, address, run)
         reading = asyncio.create_task(reader.read())
         try:
-            await what(proxy, reader, run)
+            for stored in range(1, len(run.to_come) + 1):
+                await until(partial(_has, reader, stored))
+                proxy.cut_all()
+                await run.write(1)  # while nobody is connected
             await asyncio.wait_for(reading, DEADLINE_S)
         finally:
             reading.cancel()
-    return proxy, reader.envelopes, await everything(stage, run)
-
-
-async def test_a_reader_who_is_cut_between_any_two_events_has_each_once(stage: Stage) -> None:
-    async def cut_between(proxy: Cutting, reader: Returning, run: Written) -> None:
-        for stored in range(1, len(run.to_come) + 1):
-            await until(partial(_has, reader, stored))
-            proxy.cut_all()
-            await run.write(1)  # while nobody is connected
-
-    proxy, read, stored = await cut_while(stage, cut_between)
     assert proxy.cuts >= len(WORDS)
-    assert read == stored
+    assert reader.envelopes == await everything(stage, run)
+    assert other.seqs == [*range(1, len(reader.envelopes) + 1)]
 
 
 async def test_a_network_that_cuts_every_connection_after_five_seconds_loses_nothing(stage: Stage) -> None:
-    async def over_two_cuts(proxy: Cutting, reader: Returning, run: Written) -> None:
-        for cuts in (1, 2):
-            await run.write(5)
-            await until(partial(_cut, proxy, cuts))
-            await run.write(5)
-        await run.write()
-
-    proxy, read, stored = await cut_while(stage, over_two_cuts, after_s=5.0)
-    assert proxy.cuts >= 2
-    assert read == stored
+    run = await begun(stage, *WORDS)
+    async with (
+        cutting(stage.api.address, after_s=5.0) as (proxy, address),
+        following("async", stage, run, address) as one,
+        following("sync", stage, run, address) as other,
+    ):
+        reader = Returning(stage, address, run)
+        reading = asyncio.create_task(reader.read())
+        try:
+            for cuts in (3, 6):
+                await run.write(5)
+                await until(partial(_cut, proxy, cuts))
+                await run.write(5)
+            await run.write()
+            await asyncio.wait_for(reading, DEADLINE_S)
+        finally:
+            reading.cancel()
+    expected = await everything(stage, run)
+    assert reader.envelopes == expected
+    assert one.seqs == other.seqs == [*range(1, len(expected) + 1)]
+    assert {*one.transports, *other.transports} == {"sse"}, "a cut is no reason to give up streams"

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.contract.runs import Stage
+from tests.networks.following import KINDS, Kind, following
 from tests.networks.proxies import nginx
 from tests.networks.reading import begun, heard_one_by_one, hearing, one_by_one
 from tests.serving import DEADLINE_S, until
@@ -86,6 +87,15 @@ async def test_a_waiting_poll_is_answered_by_the_event_that_it_waited_for(behind
 
         await one_by_one(run, confirmed)
     assert seen == [*range(1, len(seen) + 1)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_our_client_reads_a_stream_through_it_and_never_polls(behind: Behind, kind: Kind) -> None:
+    run = await begun(behind.stage)
+    async with following(kind, behind.stage, run, behind.address) as followed:
+        await one_by_one(run, followed.confirmed)
+    assert set(followed.transports) == {"sse"}
+    assert followed.notices == []
 
 
 @pytest.mark.parametrize("way", ["ours", "ours in a compressing nginx"])

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.contract.runs import Stage
+from tests.networks.following import KINDS, Kind, following
 from tests.networks.proxies import privoxy
 from tests.networks.reading import begun, heard_one_by_one, hearing, one_by_one
 from tests.serving import DEADLINE_S, until
@@ -61,3 +62,16 @@ async def test_polls_pass_the_filter_each_before_the_next_event_is_stored(stage:
 
         await one_by_one(run, confirmed)
     assert seen == [*range(1, len(seen) + 1)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_our_client_turns_to_short_requests_with_the_same_cursor_and_says_so(
+    stage: Stage, proxy: str, kind: Kind
+) -> None:
+    run = await begun(stage, "Clause 4.1 ")
+    await run.write(1)  # a stream that says nothing although it has something to say is held by somebody
+    async with following(kind, stage, run, stage.api.address, proxy) as followed:
+        await one_by_one(run, followed.confirmed, stored=2)
+    assert followed.seqs == [*range(1, len(followed.seqs) + 1)]
+    assert set(followed.transports) == {"poll"}
+    assert [notice for notice in followed.notices if notice.transport == "poll" and "short requests" in notice.text]
