@@ -1,0 +1,192 @@
+"""Where the fronts are measured: durable servers, one API process, readers and writers in their own processes."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+import httpx
+import psycopg
+
+from api.keys import create_key
+from eventstore.database import sync_engine
+from migrations import schema
+from ops.services import Endpoints
+from tests.bench.fronts.child import Ordered
+from tests.bench.log.ground import libpq
+from tests.bench.spending import TICKS_PER_S
+from tests.house import ROOT
+from tests.machine import ends, soon
+
+START_S: Final = 30.0
+TENANT: Final = "acme"
+SUBJECT: Final = "ada"
+LISTENING: Final = re.compile(r'"addresses": \["(http://[^"]+)"\]')
+READING_MAX: Final = 8  # logs at the same time
+
+
+def path(run: str) -> str:
+    """Where a run's events are read."""
+    return f"/v1/runs/{run}/events"
+
+
+@dataclass(slots=True)
+class Process:
+    """One server that is measured."""
+
+    address: str
+    pid: int
+
+    def cpu_s(self) -> float:
+        """Processor time so far, its own and the kernel's on its behalf."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text()
+        return sum(map(int, stat.rpartition(")")[2].split()[11:13])) / TICKS_PER_S
+
+    def rss(self) -> int:
+        """Bytes of memory that it holds now."""
+        found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text(), re.MULTILINE)
+        assert found is not None
+        return int(found[1]) * 1024
+
+
+@dataclass(slots=True)
+class Ground:
+    """One database with one API process on it, and a folder on the same disk."""
+
+    services: Endpoints
+    folder: Path
+    api: Process
+    key: str
+    tenant: UUID
+    _numbers: "count[int]" = field(default_factory=count)
+
+    @property
+    def address(self) -> str:
+        return self.api.address
+
+    @property
+    def api_pid(self) -> int:
+        return self.api.pid
+
+    def cpu_s(self) -> float:
+        return self.api.cpu_s()
+
+    def rss(self) -> int:
+        return self.api.rss()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"}
+
+    @asynccontextmanager
+    async def writer(self) -> AsyncIterator[Ordered]:
+        """A process that writes runs."""
+        given = {
+            "database_url": self.services.database_url,
+            "redis_url": self.services.redis_url,
+            "tenant": str(self.tenant),
+        }
+        async with self._child("tests.bench.fronts.writer", given) as child:
+            yield child
+
+    @asynccontextmanager
+    async def crowd(self) -> AsyncIterator[Ordered]:
+        """A process full of readers."""
+        async with self._child("tests.bench.fronts.crowd", {}) as child:
+            yield child
+
+    @contextmanager
+    def server(self, module: str, *arguments: str, python: str = sys.executable) -> Iterator[Process]:
+        """Some other server of ours, which prints its address."""
+        with served([python, "-m", module, *arguments], {**os.environ}, self.folder) as process:
+            yield process
+
+    async def wrong(self, told: Mapping[str, Any], last: Mapping[str, int], each: int = 1) -> int:
+        """How much is wrong with what a crowd was told of ended runs: events that are missing, came twice or out of
+        order, and readers whose bytes are not those of the log as it is read now."""
+        stored = self._stored(last)
+        expected = Counter({f"{path(run)} {digest}": each for run, digest in (await self._digests(last)).items()})
+        missing = abs(told["frames"] - each * sum(last.values())) + sum(stored[run] != last[run] for run in last)
+        return int(told["lost"] + missing + (Counter(told["digests"]) - expected).total())
+
+    async def _digests(self, runs: Iterable[str]) -> dict[str, str]:
+        """The digest of all events' data of each run, read anew in another format."""
+        gate = asyncio.Semaphore(READING_MAX)
+        async with httpx.AsyncClient(base_url=self.address, headers=self.headers, trust_env=False, timeout=60) as http:
+
+            async def one(run: str) -> tuple[str, str]:
+                async with gate:
+                    answer = await http.get(path(run), headers={"Accept": "application/x-ndjson"})
+                return run, sha256(answer.raise_for_status().content.replace(b"\n", b"")).hexdigest()
+
+            return dict(await asyncio.gather(*map(one, runs)))
+
+    def _stored(self, runs: Iterable[str]) -> dict[str, int]:
+        """How many events the database holds of each run."""
+        counted = "SELECT run_id::text, count(*) FROM runwire.event WHERE run_id = ANY(%s::uuid[]) GROUP BY 1"
+        with psycopg.connect(libpq(self.services.database_url)) as connection:
+            return dict(connection.execute(counted, ([*runs],)).fetchall())
+
+    @asynccontextmanager
+    async def _child(self, module: str, given: dict[str, Any]) -> AsyncIterator[Ordered]:
+        child = await Ordered.of(module, given, self.folder / f"child-{next(self._numbers)}.log")
+        try:
+            yield child
+        finally:
+            await child.stop()
+
+
+@contextmanager
+def served(
+    words: list[str], environ: dict[str, str], folder: Path, listening: re.Pattern[str] = LISTENING
+) -> Iterator[Process]:
+    """A server in a process of its own, from when it says where it listens."""
+    said = folder / f"server-{'-'.join(words[2:]).replace('/', '_')[-60:]}.log"
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            words, env=environ, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, process_group=0
+        )
+    try:
+        soon(lambda: process.poll() is not None or bool(listening.search(said.read_text())), START_S)
+        found = listening.search(said.read_text())
+        if found is None or process.poll() is not None:
+            raise RuntimeError(f"{words} ended:\n{said.read_text()[-2000:]}")
+        yield Process(found[1], process.pid)
+    finally:
+        process.terminate()
+        if not ends(process.pid):
+            process.kill()
+        process.wait()
+
+
+@contextmanager
+def ground(services: Endpoints, folder: Path, database_url: str | None = None) -> Iterator[Ground]:
+    """Migrate, make a key, serve; and stop."""
+    url = database_url or services.database_url
+    engine = sync_engine(url, application="bench")
+    if database_url is None:
+        schema.upgrade(engine)
+    key = create_key(engine, TENANT, SUBJECT, "operator")
+    engine.dispose()
+    with psycopg.connect(libpq(url)) as connection:
+        row = connection.execute("SELECT tenant_id FROM runwire.tenant WHERE name = %s", (TENANT,)).fetchone()
+    assert row is not None
+    endpoints = Endpoints(url, services.redis_url)
+    environ = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("RUNWIRE_")},
+        "RUNWIRE_DATABASE_URL": url,
+        "RUNWIRE_REDIS_URL": services.redis_url,
+        "RUNWIRE_PORT": "0",
+    }
+    with served([sys.executable, "-m", "api"], environ, folder) as process:
+        yield Ground(endpoints, folder, process, key, UUID(str(row[0])))
