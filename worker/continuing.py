@@ -15,7 +15,7 @@ from eventstore import log
 from eventstore.domain import events
 from eventstore.domain.errors import NotStorable
 from eventstore.domain.record import Fact
-from eventstore.recorder import Entry, RunWriter
+from eventstore.run_writer import Entry, RunWriter
 from worker.history import History, read_history
 from worker.stops import WorkflowFailed
 from worker.taking import Copy, taken_over

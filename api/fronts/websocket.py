@@ -72,8 +72,8 @@ router = APIRouter(prefix="/v1/runs", tags=["events"])
     description="Each envelope is one text message, the same bytes as on the other fronts; `after`, `types` and "
     '`snapshot` as there. Send `{"type":"ping"}`, `{"type":"cancel","reason":…}` or `{"type":"decision",…}` with the '
     "fields of its route; an `id` of yours comes back in the answer. A page sends its key as the first message. Closed "
-    "with 1000 after the terminal event, 1012 at a restart and when it is old (come back with your cursor), 4000 plus a "
-    "status with the problem before it.",
+    "with 1000 after the terminal event, 1012 at a restart and when it is old (come back with your cursor), 4000 plus "
+    "a status with the problem before it.",
     responses={426: {"description": "this is not the handshake of a WebSocket"}},
 )
 async def needs_upgrade(run_id: str) -> Response:
