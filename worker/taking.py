@@ -95,8 +95,8 @@ class Earlier:
             well = bool(data["passed"])
         else:
             well = data.get("status") != "failed"
-        # An answer that is read while it comes may have its end in the log before all of it is read, and what was made of
-        # it after that: so the run's own end says which answer has ended it.
+        # An answer that is read while it comes may have its end in the log before all of it is read, and what was made
+        # of it after that: so the run's own end says which answer has ended it.
         was_last = self._last.type == "error" and self._last.data.get("call") == data["key"]
         return not well and (was_last or not self._went_on(data["key"], fact.seq))
 
