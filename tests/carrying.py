@@ -192,7 +192,9 @@ class Carried:
         try:
             output = await carry_out(work, Nothing())
         except WorkflowFailed as fault:
-            await writer.record(events.Error(code=fault.code, message=fault.message, partial={}, retryable=False))
+            await writer.record(
+                events.Error(code=fault.code, message=fault.message, partial={}, retryable=False, call=fault.call)
+            )
             return fault
         except (Halt, Exception) as fault:  # noqa: BLE001 - the test looks at it
             return work.halt or fault

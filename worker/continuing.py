@@ -42,7 +42,7 @@ async def take_over(engine: AsyncEngine, writer: RunWriter, told: Told, history:
             await writer.flush()
             placed |= {seq: entry.seq or 0 for seq, entry in under_way.items()}
             under_way = {}
-        body = _body(copy, earlier.run_id, placed.get(copy.replaces or 0), last=copy is left[-1])
+        body = as_taken(copy, earlier.run_id, placed.get(copy.replaces or 0), last=copy is left[-1])
         under_way[copy.seq] = writer.push(body)
     await writer.flush()
     return read_history(await told.read_on())
@@ -57,7 +57,8 @@ async def _read(engine: AsyncEngine, earlier: events.Continues) -> list[Fact]:
     return await read_facts(engine, run_id)
 
 
-def _body(copy: Copy, run_id: str, replaces: int | None, *, last: bool) -> events.Body:
+def as_taken(copy: Copy, run_id: str, replaces: int | None, *, last: bool) -> events.Body:
+    """The event as the new log has it. Raises WorkflowFailed when this release cannot say it."""
     taken = events.Taken(run_id=run_id, seq=copy.seq, at_us=copy.at_us, last=last or None)
     model = events.BODIES[copy.type]
     data: dict[str, Any] = {**copy.data, "taken": taken}

@@ -322,7 +322,7 @@ class Pieces:
         self._over = True
         self._speech.said = said
         if said.finish != LEFT:
-            self._speech.said = self._dialog.ended(said)
+            self._speech.said = self._dialog.ended(key, said)
 
     def judged(self, judge: Callable[[], T]) -> T:
         """What the reader makes of a piece. Raises Rewind when it cannot be used and the stream still goes on."""

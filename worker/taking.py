@@ -47,6 +47,7 @@ class Earlier:
         self._history: History = read_history(facts)
         self._asked: Asked = read_asked(facts)
         self._begun = [*_begun(self._history)]
+        self._last = facts[-1]
         self._dead = [each for _, dead in self._history.left_open() for each in dead]
         self._history.bury(self._dead)
         self._unfinished = [closed for closed in self._history.closed.values() if self._is_unfinished(closed)]
@@ -94,7 +95,10 @@ class Earlier:
             well = bool(data["passed"])
         else:
             well = data.get("status") != "failed"
-        return not well and not self._went_on(data["key"], fact.seq)
+        # An answer that is read while it comes may have its end in the log before all of it is read, and what was made
+        # of it after that: so the run's own end says which answer has ended it.
+        was_last = self._last.type == "error" and self._last.data.get("call") == data["key"]
+        return not well and (was_last or not self._went_on(data["key"], fact.seq))
 
     def _is_cut(self, closed: Closed) -> bool:
         """Whether it is a text that the model had no room to end."""

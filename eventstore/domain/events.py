@@ -328,6 +328,7 @@ class Error(Body):
     message: str
     partial: dict[str, Any]
     retryable: bool
+    call: str | None = None
 
 
 BODIES: Final[dict[str, type[Body]]] = {
