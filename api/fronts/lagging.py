@@ -85,7 +85,7 @@ def _lagging(events: list[dict[str, Any]], dead: list[tuple[int, int]]) -> Frame
         shared = {name: value for name, value in data.items() if name != "text"}
         draft = {"type": event["type"], "attempt": event["attempt"], "shared": shared}
         gathered = drafts.setdefault(orjson.dumps(draft), {**draft, "pieces": []})
-        gathered["pieces"].append([seq, data["text"]] if "text" in data else [seq])
+        gathered["pieces"].append([seq, data.get("text", "")])
     return said(
         events[0]["run_id"],
         LAGGING,

@@ -49,9 +49,9 @@ class Folding:
 def unfolded(told: dict[str, Any]) -> list[dict[str, Any]]:
     """The events that a `lagging` frame stands for, as far as they were said."""
     return [
-        {**draft, "seq": seq, "data": {**draft["shared"], **({"text": text[0]} if text else {})}}
+        {**draft, "seq": seq, "data": {**draft["shared"], "text": text}}
         for draft in told["data"]["drafts"]
-        for seq, *text in draft["pieces"]
+        for seq, text in draft["pieces"]
     ]
 
 
