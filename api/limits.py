@@ -20,6 +20,7 @@ from api.figures import Refusals
 from api.settings import ApiSettings
 
 STREAMS_RETRY_S: Final = 5
+ROUNDING_S: Final = 1e-6
 TELLING_SHARE: Final = 20  # a caller is told of to the others from a twentieth of a limit on
 
 T = TypeVar("T")
@@ -62,7 +63,7 @@ class Limits:
         use, now = self.use(caller), monotonic()
         ahead_s = max(use.paid_at - now, 0.0)
         over_s = ahead_s + use.interval_s - self._window_s
-        if over_s > 0.0:
+        if over_s > ROUNDING_S:
             self._refusals.refused("requests")
             raise TooManyRequests(self._rate, self._window_s, over_s)
         use.paid_at = now + ahead_s + use.interval_s

@@ -7,6 +7,7 @@ is cut instead of closed politely, and a handshake that cannot be read is answer
 
 import asyncio
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any, Final
 
 from uvicorn.config import Config
@@ -72,16 +73,21 @@ class Socket(Lingering, WebSocketsSansIOProtocol):
     def _shake_hands(self, data: bytes) -> None:
         self.conn.receive_data(data)
         if self.conn.parser_exc is not None or self.conn.handshake_exc is not None:
-            self.handshake_initiated = self.handshake_complete = self.close_sent = True
-            self.transport.write(refusing(BadRequest("This is not the handshake of a WebSocket.")))
-            self.transport.close()
-            return
-        self.handle_events()
+            self._refuse()
+        else:
+            self.handle_events()
+
+    def _refuse(self) -> None:
+        self.handshake_initiated = self.handshake_complete = self.close_sent = True
+        self.transport.write(refusing(BadRequest("This is not the handshake of a WebSocket.")))
+        self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
+        if self.conn.accept(event).status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._refuse()
+            return
         super().handle_connect(event)
-        if not self.handshake_complete:
-            self.scope["extensions"] |= {ABORT: {"abort": self.transport.abort}, SOCKET: {"socket": self}}
+        self.scope["extensions"] |= {ABORT: {"abort": self.transport.abort}, SOCKET: {"socket": self}}
 
     def handle_ping(self) -> None:
         answer = b"".join(self.conn.data_to_send())

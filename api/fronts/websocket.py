@@ -1,5 +1,4 @@
-"""The WebSocket front: a text message for each envelope, byte for byte those of the other fronts; upstream: cancel,
-decision, ping.
+"""The WebSocket front: a message for each envelope, the bytes of the other fronts; cancel, decision and ping upstream.
 
 What the server says for itself has no `seq`: `pong`, `answer` and `problem`. Whatever ends a connection before the run
 does is told as a `problem` first, and its close code is 4000 and the status of that problem: a page sees nothing of an
