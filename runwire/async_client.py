@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self
@@ -160,16 +160,23 @@ class AsyncClient:
         after: int = 0,
         *,
         transport: Choice = "auto",
+        types: Sequence[str] = (),
+        snapshot: bool = False,
         limit: int | None = None,
+        wait_s: int | None = None,
         timeout_s: float | None = None,
     ) -> AsyncFollow:
         """A run's events from a cursor to its end, each once and in order, over any number of connections.
 
-        Leaving off does not stop the run; `async with` lets go of the connection at once, and so does cancelling the
+        `types` leaves out all others but the end; `snapshot` begins with the state (`ResetEvent`) and not with history.
+        Pages hold up to `limit` events and wait up to `wait_s` for news.
+
+        Leaving off does not stop the run. `async with` lets go of the connection at once, and so does cancelling the
         task that waits for an event. After `timeout_s` it raises TimeoutError.
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        return self._followed(Wish(after, transport, limit, until), calls.run_path(run, "events"), {}, run)
+        wish = Wish(after, transport, tuple(types), snapshot, limit, wait_s, until)
+        return self._followed(wish, calls.run_path(run, "events"), {}, run)
 
     def replay(self, run: RunId, **asked: str) -> AsyncFollow:
         """A recorded run again: `speed`, `from`, `to`, `as`. For officers."""
@@ -213,7 +220,7 @@ class AsyncClient:
                         for event in machine.page(answer, time.monotonic()):
                             yield event
                 case Listen() as listen:
-                    call = Call("GET", path, params, listen.headers)
+                    call = Call("GET", path, {**params, **listen.params}, listen.headers)
                     async with aclosing(self._listen(machine, listen, call)) as events:
                         async for event in events:
                             yield event

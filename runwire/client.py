@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
 from typing import Any, Self
@@ -154,15 +154,22 @@ class Client:
         after: int = 0,
         *,
         transport: Choice = "auto",
+        types: Sequence[str] = (),
+        snapshot: bool = False,
         limit: int | None = None,
+        wait_s: int | None = None,
         timeout_s: float | None = None,
     ) -> Follow:
         """A run's events from a cursor to its end, each once and in order, over any number of connections.
 
+        `types` leaves out all others but the end; `snapshot` begins with the state (`ResetEvent`) and not with history.
+        Pages hold up to `limit` events and wait up to `wait_s` for news.
+
         Leaving off does not stop the run. After `timeout_s` it raises TimeoutError.
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        return self._followed(Wish(after, transport, limit, until), calls.run_path(run, "events"), {}, run)
+        wish = Wish(after, transport, tuple(types), snapshot, limit, wait_s, until)
+        return self._followed(wish, calls.run_path(run, "events"), {}, run)
 
     def replay(self, run: RunId, **asked: str) -> Follow:
         """A recorded run again: `speed`, `from`, `to`, `as`. For officers."""
@@ -202,7 +209,9 @@ class Client:
                     else:
                         yield from machine.page(answer, time.monotonic())
                 case Listen() as listen:
-                    yield from self._listen(machine, listen, Call("GET", path, params, listen.headers))
+                    yield from self._listen(
+                        machine, listen, Call("GET", path, {**params, **listen.params}, listen.headers)
+                    )
 
     def _listen(self, machine: Following, listen: Listen, call: Call) -> Generator[Event, None, None]:
         watch = Watch()

@@ -39,7 +39,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class LaggingEvent(Event):
-    """You read more slowly than the run writes: pieces of draft text were joined. No result is ever left out."""
+    """You read more slowly than the run writes, and pieces of draft text were gathered for you. They follow as the
+    events that they were, without those that a later attempt had taken back already. No result is ever left out."""
 
 
 @dataclass(frozen=True, slots=True)

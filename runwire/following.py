@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from runwire.envelopes import NoEvent, event_of
+from runwire.envelopes import CHECKPOINT, NoEvent, event_of, gathered, place_of
 from runwire.event import Event
 from runwire.pace import ASKED_AGAIN_S_MAX, Outage, Pace
 from runwire.problems import PROBLEM, TRY_AGAIN, Answer, Unreachable, problem_of
@@ -42,6 +42,7 @@ class Notice:
 class Listen:
     """Open a stream and feed what comes. The limits are for its answer, its first byte, and between two bytes."""
 
+    params: Mapping[str, str]
     headers: Mapping[str, str]
     answer_s: float
     first_byte_s: float
@@ -74,11 +75,15 @@ Step = Listen | Ask | Pause | Done
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a reader wants: from where on, over which transport, how much at once, and until when."""
+    """What a reader wants: from where on, over which transport, which events, how many of them in a page, and until
+    when. A snapshot comes before the events of a stream; where none gets through, the events come instead."""
 
     after: int = 0
     transport: Choice = "auto"
+    types: tuple[str, ...] = ()
+    snapshot: bool = False
     limit: int | None = None
+    wait_s: int | None = None  # what a page may wait for news
     until: float | None = None
     ends_itself: bool = False  # a recording ends where it was told to, with or without the run's end
 
@@ -114,7 +119,12 @@ class Following:
         self._retry_s = 0.0
         self._stalls = self._breaks = 0
         self._again_s, self._again_at = pace.stream_again_s, 0.0
-        self._more, self._etag, self._wait_s = False, "", pace.poll_wait_s
+        self._poll_wait_s = pace.poll_wait_s if wish.wait_s is None else wish.wait_s
+        self._more, self._etag, self._wait_s = False, "", self._poll_wait_s
+        self._snapshot = wish.snapshot
+        self._asked = {"types": ",".join(wish.types)} if wish.types else {}
+        self._at = ""
+        self._doubted = False
 
     def step(self, now: float) -> Step:
         """What to do next. Raises TimeoutError when the time that was given is up."""
@@ -139,14 +149,19 @@ class Following:
         # The first event of a run is there from the beginning; later ones may keep a reader waiting.
         first_s = self._pace.first_byte_s if probing or not cursor else self._pace.silence_s
         self._stream, self.reading = _Stream(), False
+        params = self._asked | ({"snapshot": "1"} if self._snapshot else {})
         return Listen(
-            headers, min(self._pace.first_byte_s, left_s), min(first_s, left_s), min(self._pace.silence_s, left_s)
+            params,
+            headers,
+            min(self._pace.first_byte_s, left_s),
+            min(first_s, left_s),
+            min(self._pace.silence_s, left_s),
         )
 
     def _ask(self, left_s: float) -> Ask:
         wait_s = int(min(self._wait_s, left_s))
         asked = {"after": self.cursor, "limit": self._wish.limit, "wait": wait_s or None}
-        params = {name: str(value) for name, value in asked.items() if value is not None}
+        params = self._asked | {name: str(value) for name, value in asked.items() if value is not None}
         headers = {"Accept": "application/json", "Cache-Control": "no-cache"}
         if self._etag:
             headers["If-None-Match"] = self._etag
@@ -156,9 +171,12 @@ class Following:
 
     def opened(self, answer: Answer, now: float) -> bool:
         """It was answered; True when its body is to be read."""
-        if answer.status == 204:
+        if answer.status == 204 and self._wish.transport == "sse":
             self._outage.over()
             self.done = True
+        elif answer.status == 204 and self.transport == "sse":
+            # There is nothing more to come. Other things answer like this too, so a short request has to say the same.
+            self.transport, self._doubted, self._again_at = "poll", True, now + self._again_s
         elif answer.status == 200 and answer.kind == STREAM:
             self._outage.over()
             self._stream.opened_at = now
@@ -236,7 +254,7 @@ class Following:
             self._then(why, self._outage.wait_s(now, Unreachable(f"{self._url}: {why}"), least_s=self._retry_s))
             return
         if self.transport == "sse":
-            self._etag, self._more, self._wait_s = "", False, self._pace.poll_wait_s
+            self._etag, self._more, self._wait_s = "", False, self._poll_wait_s
         self.transport = "poll"
         self._breaks = self._stalls = 0
         self._again_at = now + max(self._again_s, asked_s)
@@ -259,6 +277,9 @@ class Following:
             self._etag = self._etag if content is None else answer.headers.get("etag", "") if not events else ""
             asked_s = answer.retry_after_s
             own_s = 0.0 if self._more or self._wait_s else 1.0
+            if self._doubted and not self.done:
+                self._say("the stream is answered with 204; asking by short requests")
+            self._doubted = False
             self._pause_s = 0.0 if self.done else self._outage.spread_s(own_s if asked_s is None else asked_s)
             return events
         if answer.status in {408, 504}:
@@ -297,13 +318,18 @@ class Following:
                 self._wait_s //= 2
 
     def _take(self, event: Event) -> list[Event]:
+        """What of it is new. Only here does the cursor move with what is given."""
         if self.done or 0 < event.seq <= self.cursor:
             return []
-        if event.seq:
-            self.cursor = self._shown = event.seq
+        last = event.seq or place_of(event)
+        if last > self.cursor:
+            given = [event, *(piece for piece in gathered(event, self._at) if piece.seq > self.cursor)]
+            self.cursor = self._shown = last
+            self._at, self._snapshot = event.at or self._at, False
             self._outage.moved_on()
             self.done = event.terminal
-        return [event]
+            return given if event.type != CHECKPOINT else []
+        return [] if last else [event]
 
     def _is_away(self, answer: Answer) -> bool:
         """Whether to come back later. A key that was good is given the time of a restart before it counts as bad."""

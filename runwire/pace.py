@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from runwire.problems import RunwireError
+from runwire.problems import Problem, RunwireError
 
 Roll = Callable[[float, float], float]
 ASKED_AGAIN_S_MAX: Final = 60.0  # a stream's own `retry:` is not believed beyond this
@@ -72,6 +72,8 @@ class Outage:
         What the server asks for is held to, and never shortened: whoever asks for more than there is patience for is
         taken at his word at once.
         """
+        if isinstance(error, Problem):
+            self._with.answered = True  # it is there, and may come round
         limit = self._pace.patience_s if self._with.answered else self._pace.first_patience_s
         self._since = now if self._since is None else self._since
         if now - self._since >= limit or (asked_s or 0.0) > limit:
