@@ -13,7 +13,9 @@ from typing import Any, Final
 from ops.binaries import postgres_programs
 from ops.places import service_user
 from ops.services import Endpoints, Services
+from tests.bench.fronts.beside import beside
 from tests.bench.fronts.ground import Ground, ground
+from tests.bench.fronts.langgraph import PROGRAM, langgraph
 from tests.bench.fronts.latency import latency
 from tests.bench.fronts.memory import memory
 from tests.bench.fronts.resume import resume
@@ -25,7 +27,9 @@ from tests.bench.log.report import Report
 Part = Callable[[Report, Ground, bool], Coroutine[Any, Any, None]]
 
 PARTS: Final[dict[str, Part]] = {
+    "fan-out": beside,
     "latency": latency,
+    "langgraph": langgraph,
     "resume": resume,
     "memory": memory,
     "storm": storm,
@@ -43,6 +47,8 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     asked.only = asked.only.split(",")
     if unknown := set(asked.only) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if "langgraph" in asked.only and not PROGRAM.exists():
+        parser.error(f"{PROGRAM} is missing: `make bench-fronts` brings it; or leave out the part `langgraph`")
     return asked
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from tests.bench.fronts.child import Orders, obey
-from tests.bench.fronts.judging import judged
+from tests.bench.fronts.judging import judged, late
 
 DATA: Final = re.compile(rb'data: (\{"seq": ?(\d+).*\})\r?\n')
 LAST_CHUNK: Final = b"0\r\n\r\n"
@@ -102,12 +102,13 @@ class Crowd:
         at_once: int = CONNECTING_MAX,
         keep: bool = False,
         after: int = 0,
+        more: str = "",
     ) -> dict[str, Any]:
         """So many readers more of each path; returns when all were answered. What they keep is judged in the end."""
         self.keeps = keep
         parts = urlsplit(address)
         self._host = (str(parts.hostname), int(parts.port or 80))
-        caller = f"Authorization: Bearer {key}\r\n" if key else ""
+        caller = f"Authorization: Bearer {key}\r\n{more}" if key else more
         self._headers = f"Host: {parts.netloc}\r\nAccept: text/event-stream\r\n{caller}".encode()
         new = [Reader(self, path, after) for path in paths for _ in range(each)]
         self.readers += new
@@ -131,6 +132,10 @@ class Crowd:
     async def judge(self, **how: Any) -> dict[str, Any]:
         """What readers that kept everything were told, and how late."""
         return judged([reader.kept for reader in self.readers], **how)
+
+    async def late(self, **how: Any) -> dict[str, Any]:
+        """The same of events that say themselves when they were due."""
+        return late([reader.kept for reader in self.readers], **how)
 
     async def cut(self, seq: int, within_s: float = 60.0) -> dict[str, Any]:
         """Cut every connection at once and have all readers return at once, each with its cursor, until all have come
@@ -185,7 +190,7 @@ class Crowd:
 def orders(given: dict[str, Any]) -> Orders:
     """What this process does when it is told to."""
     crowd = Crowd()
-    names = ("follow", "until", "ended", "judge", "cut", "leave")
+    names = ("follow", "until", "ended", "judge", "late", "cut", "leave")
     return {name: getattr(crowd, name) for name in names}
 
 

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -25,10 +25,12 @@ from ops.services import Endpoints
 from tests.bench.fronts.child import Ordered
 from tests.bench.log.ground import libpq
 from tests.bench.spending import TICKS_PER_S
+from tests.e2e.stage import children
 from tests.house import ROOT
-from tests.machine import ends, soon
+from tests.machine import soon
 
-START_S: Final = 30.0
+START_S: Final = 60.0
+STOP_S: Final = 10.0
 TENANT: Final = "acme"
 SUBJECT: Final = "ada"
 LISTENING: Final = re.compile(r'"addresses": \["(http://[^"]+)"\]')
@@ -49,8 +51,8 @@ class Process:
 
     def cpu_s(self) -> float:
         """Processor time so far, its own and the kernel's on its behalf."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text()
-        return sum(map(int, stat.rpartition(")")[2].split()[11:13])) / TICKS_PER_S
+        stats = [Path(f"/proc/{pid}/stat").read_text() for pid in (self.pid, *children(self.pid))]
+        return sum(int(ticks) for stat in stats for ticks in stat.rpartition(")")[2].split()[11:13]) / TICKS_PER_S
 
     def rss(self) -> int:
         """Bytes of memory that it holds now."""
@@ -147,26 +149,49 @@ class Ground:
 
 
 @contextmanager
-def served(
-    words: list[str], environ: dict[str, str], folder: Path, listening: re.Pattern[str] = LISTENING
+def served(words: list[str], environ: dict[str, str], folder: Path) -> Iterator[Process]:
+    """A server of ours in a process of its own, from when it says where it listens."""
+    said = _said(words, folder)
+
+    def listens() -> str | None:
+        found = LISTENING.search(said.read_text())
+        return found and found[1]
+
+    with running(words, environ, folder, listens) as process:
+        yield process
+
+
+def _said(words: list[str], folder: Path) -> Path:
+    return folder / f"server-{Path(words[0]).name}-{'-'.join(words[1:3]).replace('/', '_')}.log"
+
+
+@contextmanager
+def running(
+    words: list[str], environ: dict[str, str], folder: Path, answers: Callable[[], str | None], cwd: Path = ROOT
 ) -> Iterator[Process]:
-    """A server in a process of its own, from when it says where it listens."""
-    said = folder / f"server-{'-'.join(words[2:]).replace('/', '_')[-60:]}.log"
+    """Any server in a process of its own, from when it answers at an address."""
+    said = _said(words, folder)
     with said.open("wb") as out:
-        process = subprocess.Popen(
-            words, env=environ, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, process_group=0
-        )
+        process = subprocess.Popen(words, env=environ, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+    found: str | None = None
+
+    def there() -> bool:
+        nonlocal found
+        found = answers()
+        return found is not None or process.poll() is not None
+
     try:
-        soon(lambda: process.poll() is not None or bool(listening.search(said.read_text())), START_S)
-        found = listening.search(said.read_text())
-        if found is None or process.poll() is not None:
+        soon(there, START_S)
+        if found is None:
             raise RuntimeError(f"{words} ended:\n{said.read_text()[-2000:]}")
-        yield Process(found[1], process.pid)
+        yield Process(found, process.pid)
     finally:
         process.terminate()
-        if not ends(process.pid):
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
             process.kill()
-        process.wait()
+            process.wait()
 
 
 @contextmanager

@@ -46,3 +46,11 @@ def judged(
         wrong += said != [*range(pieces)]
         wrong += sum(after != before + 1 for before, after in pairwise(seqs))
     return {"events": events, "wrong": wrong, "stored": spread(stored), "due": spread(due), "measured": len(due)}
+
+
+def late(readers: Sequence[Kept], *, pieces: int, begin: float, end: float) -> dict[str, Any]:
+    """The same of somebody else's events, which tell themselves when they were due."""
+    told = [[(at, json.loads(raw)) for at, raw in kept] for kept in readers]
+    due = [at - event["due"] for kept in told for at, event in kept if begin <= event["due"] <= end]
+    wrong = sum([event["seq"] for _, event in kept] != [*range(1, pieces + 2)] for kept in told)
+    return {"wrong": wrong, "due": spread(due), "measured": len(due)}
