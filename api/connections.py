@@ -12,12 +12,14 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import structlog
+from starlette.types import Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from api.errors import BadRequest, HeadTooLarge, Refusal, TooManyConnections, TooSlow, told
 from api.figures import Limit, Refusals
+from api.fronts.outlet import OUTLET, Outlet, outlet_into
 from api.fronts.sse import ABORT
 from api.settings import ApiSettings
 
@@ -128,11 +130,14 @@ class Connection(Lingering, HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        extensions: dict[str, Any] = {ABORT: {"abort": self.transport.abort}}
+        extensions: dict[str, Any] = {ABORT: {"abort": self.transport.abort}, OUTLET: self._outlet}
         self.scope["extensions"] = extensions
         self._fields = 0
         if not self._started:
             self._started, self._since = True, self.loop.time()
+
+    def _outlet(self, scope: Scope) -> Outlet | None:
+        return outlet_into(self.cycle, scope)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._fields += 1

@@ -86,8 +86,8 @@ class Client:
 
     def go_on(self, run_id: str, title: str | None = None) -> Json:
         """Start a run that takes up one which ended without a result."""
-        body = {"continues": run_id} | ({"title": title} if title is not None else {})
-        return self._ask("POST", "/v1/runs", json=body, headers={"Idempotency-Key": uuid.uuid4().hex})
+        with _in_one_line():
+            return self._client.go_on(run_id, title=title)
 
     def submit(self, workflow: str, given: Any, title: str | None = None) -> Json:
         """Start a run."""

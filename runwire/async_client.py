@@ -96,6 +96,10 @@ class AsyncClient:
         """Start a run. Sent again because an answer was lost, it starts one run."""
         return await self._ask(calls.submit(workflow, given, title, idempotency_key, more))
 
+    async def go_on(self, run: RunId, *, title: str | None = None, idempotency_key: str | None = None) -> Json:
+        """Start a run that takes up one which ended without a result."""
+        return await self._ask(calls.go_on(run, title, idempotency_key))
+
     async def workflows(self) -> list[Json]:
         """What you may start."""
         return list((await self._ask(calls.workflows()))["workflows"])

@@ -93,6 +93,10 @@ class Client:
         """Start a run. Sent again because an answer was lost, it starts one run."""
         return self._ask(calls.submit(workflow, given, title, idempotency_key, more))
 
+    def go_on(self, run: RunId, *, title: str | None = None, idempotency_key: str | None = None) -> Json:
+        """Start a run that takes up one which ended without a result."""
+        return self._ask(calls.go_on(run, title, idempotency_key))
+
     def workflows(self) -> list[Json]:
         """What you may start."""
         return list(self._ask(calls.workflows())["workflows"])

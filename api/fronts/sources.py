@@ -87,7 +87,7 @@ class LiveSource:
         if not page:
             if self._lag is not None:
                 self._lag.near(wait.held_s)
-            await wait.moved(self._tail, self._feed.cursor, patience_s)
+            await wait.moved(self._tail, self._feed.cursor, patience_s, self._feed.take)
             return []
         return self._given(page, wait.held_s)
 
