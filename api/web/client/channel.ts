@@ -20,7 +20,7 @@ export interface Watcher {
   cursor: number;
 }
 
-// A frame, and the seq after which it comes. A frame that is in no log comes after what was there before it.
+// A frame, and the place up to which it tells. Whoever is further has no need of it.
 interface Kept {
   readonly at: number;
   readonly frame: Frame;
@@ -128,7 +128,7 @@ export class Channel {
         frames: (frames) =>
           this.#give(
             watcher,
-            frames.map((frame) => ({ at: frame.seq ?? 0, frame })),
+            frames.map((frame) => ({ at: placeOf(frame) ?? 0, frame })),
           ),
         moved: reached,
         condition: () => undefined,
@@ -143,8 +143,9 @@ export class Channel {
 
   #take(frames: readonly Frame[]): void {
     const fresh = frames.map((frame) => {
-      this.#cursor = frame.seq ?? this.#cursor;
-      return { at: this.#cursor, frame };
+      const at = placeOf(frame) ?? this.#cursor;
+      this.#cursor = Math.max(this.#cursor, at);
+      return { at, frame };
     });
     this.#kept.push(...fresh);
     if (this.#kept.length > KEPT_MAX) {
@@ -155,9 +156,7 @@ export class Channel {
   }
 
   #give(watcher: Watcher, kept: readonly Kept[]): void {
-    const fresh = kept.filter(({ at, frame }) =>
-      frame.seq === undefined ? at >= watcher.cursor : at > watcher.cursor,
-    );
+    const fresh = kept.filter(({ at }) => at > watcher.cursor);
     if (fresh.length === 0) return;
     watcher.cursor = Math.max(watcher.cursor, fresh.at(-1)?.at ?? 0);
     watcher.port.say({ say: "frames", id: watcher.id, frames: fresh.map(({ frame }) => frame) });
@@ -180,4 +179,8 @@ export class Channel {
     watcher.ended();
     watcher.port.say({ say: "end", id: watcher.id, end });
   }
+}
+
+function placeOf(frame: Frame): number | undefined {
+  return frame.type === "lagging" ? frame.data.last : frame.seq;
 }

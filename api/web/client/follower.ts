@@ -186,7 +186,7 @@ export class Follower implements Following {
     for (let part = await reader.read(); still() && !part.done; part = await reader.read()) {
       this.#do(this.#machine.heard(this.#around.now()));
       const events = parser.push(decoder.decode(part.value, { stream: true }));
-      const frames = events.map((event) => frameOf(event.name, JSON.parse(event.data)));
+      const frames = events.map((event) => frameOf(JSON.parse(event.data)));
       if (events.length > 0) this.#do(this.#machine.frames(frames.filter((frame) => frame !== null)));
       const ready = this.#reader.ready?.() ?? null;
       if (ready !== null) await ready;
@@ -261,6 +261,6 @@ function etagOf(response: Response): string {
 function pageOf(body: unknown): Page | null {
   const told = body as { events?: unknown; next_after?: unknown; more?: unknown; done?: unknown } | null;
   if (!Array.isArray(told?.events) || !Number.isSafeInteger(told.next_after)) return null;
-  const frames = told.events.map((event) => frameOf(null, event)).filter((frame) => frame !== null);
+  const frames = told.events.map(frameOf).filter((frame) => frame !== null);
   return { frames, nextAfter: Number(told.next_after), more: told.more === true, done: told.done === true };
 }

@@ -15,23 +15,47 @@ export interface Envelope<T extends EventType = EventType> {
   readonly data: EventData[T];
 }
 
-// `lagging`: draft text was joined for this reader. `reset`: the state that the events after it build on.
-export interface Ephemeral {
-  readonly type: "lagging" | "reset";
+// Draft text was gathered for this reader, who is slow. Each piece has its seq, so that a later `retry` can take it back.
+export interface Lagging {
+  readonly type: "lagging";
   readonly seq?: undefined;
+  readonly final: false;
+  readonly data: {
+    readonly first: number;
+    readonly last: number;
+    readonly count: number;
+    readonly drafts: readonly {
+      readonly type: "token" | "reasoning";
+      readonly attempt: number;
+      readonly shared: Readonly<Record<string, unknown>>;
+      readonly pieces: readonly (readonly [number, string] | readonly [number])[];
+    }[];
+  };
+}
+
+// The state that the events after it build on.
+export interface Reset {
+  readonly type: "reset";
+  readonly seq?: undefined;
+  readonly final: false;
   readonly data: Readonly<Record<string, unknown>>;
 }
 
-export type Frame = RunEvent | Ephemeral;
+export type Frame = RunEvent | Lagging | Reset;
+
+// A place in the log to go on from, and no event.
+export interface Checkpoint {
+  readonly type: "checkpoint";
+  readonly seq: number;
+}
 
 export const TERMINAL: ReadonlySet<string> = new Set(["result", "cancelled", "error"]);
+const WITHOUT_PLACE: ReadonlySet<string> = new Set(["lagging", "reset"]);
 
-// An event of the stream or of a page as a frame; null when it is none.
-export function frameOf(name: string | null, body: unknown): Frame | null {
+// What a stream or a page holds, as a frame; null when it is none that we know.
+export function frameOf(body: unknown): Frame | Checkpoint | null {
   if (typeof body !== "object" || body === null) return null;
   const told = body as { seq?: unknown; type?: unknown };
-  const type = name ?? told.type;
-  if (type === "lagging" || type === "reset") return { type, data: body as Ephemeral["data"] };
-  if (typeof told.type !== "string" || !Number.isSafeInteger(told.seq)) return null;
-  return body as RunEvent;
+  if (typeof told.type !== "string") return null;
+  return Number.isSafeInteger(told.seq) || WITHOUT_PLACE.has(told.type) ? (body as Frame | Checkpoint) : null;
 }

@@ -6,7 +6,7 @@ export type { ClientOptions, FollowOptions } from "./client.ts";
 export { Client } from "./client.ts";
 export type { GiveCredential } from "./credential.ts";
 export type * from "./events.ts";
-export type { Envelope, Ephemeral, Frame, RunEvent } from "./frames.ts";
+export type { Envelope, Frame, Lagging, Reset, RunEvent } from "./frames.ts";
 export { TERMINAL } from "./frames.ts";
 export type { Accepted, Answer, InLine, Listing, RunInList, RunPage, RunState, Seen, Status } from "./runs.ts";
 export type { Story } from "./story.ts";

@@ -1,7 +1,7 @@
 // How a run is followed over a network that may cut, buffer, refuse or sleep. Pure: told what happened and when, it
 // says what to do next. Two ways lead to the same events: the event stream, and short requests with the same cursor.
 
-import { type Frame, TERMINAL } from "./frames.ts";
+import { type Checkpoint, type Frame, TERMINAL } from "./frames.ts";
 import { Ladder, NEVER } from "./ladder.ts";
 import { Listening } from "./listening.ts";
 import type { Reason, Refusal } from "./terms.ts";
@@ -92,7 +92,7 @@ export class Machine {
     });
   }
 
-  frames(frames: readonly Frame[]): Command[] {
+  frames(frames: readonly (Frame | Checkpoint)[]): Command[] {
     return this.#change(() => {
       if (this.#stream !== null && this.#take(frames)) this.#stream.news = true;
     });
@@ -270,12 +270,12 @@ export class Machine {
   }
 
   // Passes on what was not seen before; whether there was any.
-  #take(frames: readonly Frame[]): boolean {
+  #take(frames: readonly (Frame | Checkpoint)[]): boolean {
     const fresh: Frame[] = [];
     let terminal = false;
     for (const frame of frames) {
       if (terminal || (frame.seq !== undefined && frame.seq <= this.cursor)) continue;
-      fresh.push(frame);
+      if (frame.type !== "checkpoint") fresh.push(frame);
       if (frame.seq === undefined) continue;
       this.cursor = frame.seq;
       terminal = TERMINAL.has(frame.type);

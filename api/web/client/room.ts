@@ -62,8 +62,8 @@ export class LockRoom implements Room {
       free();
     };
     for (let place = 0; place < PLACES; place += 1) {
-      const asked = this.#locks.request(`${this.#name}-${place}`, { signal: others.signal }, freed);
-      asked.catch(() => undefined); // another place was free first
+      const passed = this.#locks.request(`${this.#name}-${place}`, { signal: others.signal }, () => undefined);
+      passed.then(freed, () => undefined); // not before it is let go again; else another place was free first
     }
   }
 }

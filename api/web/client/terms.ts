@@ -1,6 +1,6 @@
 // The words between the machine that follows a run and the shell that does what it says.
 
-import type { Frame } from "./frames.ts";
+import type { Checkpoint, Frame } from "./frames.ts";
 
 export type Transport = "stream" | "long-poll" | "short-poll";
 
@@ -39,7 +39,7 @@ export interface Refusal {
 }
 
 export interface Page {
-  readonly frames: readonly Frame[];
+  readonly frames: readonly (Frame | Checkpoint)[];
   readonly nextAfter: number;
   readonly more: boolean;
   readonly done: boolean;

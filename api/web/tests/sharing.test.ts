@@ -164,23 +164,21 @@ test("a tab that died is let go of; one that only slept follows again from its c
   assert.deepEqual(one.seqs(), [1]);
 });
 
-test("frames that are in no log reach those who listen, in their place", async () => {
+test("gathered text reaches those who have not read what it stands for, in its place", async () => {
   const world = new World();
   const hub = new Hub(world.around);
   const [one, late] = [tab(hub), tab(hub)];
   one.follow();
   world.add();
   await world.pass(10);
-  world.say('event: lagging\ndata: {"count":3}\n\n');
+  world.say('event: lagging\ndata: {"type":"lagging","data":{"first":2,"last":4,"drafts":[]}}\n\n');
+  world.frames.push(...upTo(4, 2).map((seq) => ({ seq, type: "token" })));
+  world.skip(4);
   world.add();
   await world.pass(10);
-  late.follow(1);
+  late.follow(3);
   await world.pass(10);
-  assert.deepEqual(
-    [one.seqs(), late.seqs()],
-    [
-      [1, undefined, 2],
-      [undefined, 2],
-    ],
-  );
+  const heard = [1, undefined, 5];
+  assert.deepEqual(one.seqs(), heard);
+  assert.deepEqual(late.seqs(), heard.slice(1));
 });

@@ -80,6 +80,11 @@ export class World {
     for (const open of this.#open) this.#send(open, new TextEncoder().encode(text));
   }
 
+  // Streams go on after this place.
+  skip(seq: number): void {
+    for (const open of this.#open) open.after = seq;
+  }
+
   // Every open stream is lost.
   cut(clean = false): void {
     for (const { controller } of this.#open) {
