@@ -41,7 +41,8 @@ class Proxy:
     address: str
     fate: Callable[[str], Fate] = lambda _: PASS
     asked: list[str] = field(default_factory=list)  # the whole head of each request
-    open: int = 0
+    heard: list[bytearray] = field(default_factory=list)  # what was sent down for each of them
+    open: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def streams(self) -> list[str]:
@@ -52,6 +53,11 @@ class Proxy:
     def polls(self) -> list[str]:
         """The requests for pages."""
         return [head for head in self.asked if "/poll" in head.partition("\r\n")[0]]
+
+    def cut(self) -> None:
+        """Break every connection that is open."""
+        for task in self.open:
+            task.cancel()
 
     def meddle(self, *fates: Fate, then: Fate = PASS) -> None:
         """Do this to the next streams, one after the other; all else passes."""
@@ -71,21 +77,18 @@ async def meddling(address: str) -> AsyncIterator[Proxy]:
     assert upstream.hostname
     assert upstream.port
     host, port = upstream.hostname, upstream.port
-    tasks: set[asyncio.Task[None]] = set()
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        proxy.open += 1
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
                 await _request(proxy, host, port, reader, writer)
         finally:
-            proxy.open -= 1
             writer.close()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(carry(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        proxy.open.add(task)
+        task.add_done_callback(proxy.open.discard)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     proxy = Proxy(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
@@ -93,10 +96,9 @@ async def meddling(address: str) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        proxy.cut()
+        if proxy.open:
+            await asyncio.wait(proxy.open)
         await server.wait_closed()
 
 
@@ -105,6 +107,7 @@ async def _request(
 ) -> None:
     head = await reader.readuntil(HEAD_END)
     proxy.asked.append(head.decode())
+    proxy.heard.append(heard := bytearray())
     fate = proxy.fate(proxy.asked[-1].partition("\r\n")[0])
     if fate.kind == "refuse":
         return
@@ -117,7 +120,7 @@ async def _request(
         up_writer.write(head[: -len(HEAD_END)] + b"\r\nConnection: close" + HEAD_END)
         onward = asyncio.create_task(_upward(reader, up_writer))
         try:
-            await _downward(fate, up_reader, writer, onward)
+            await _downward(fate, heard, up_reader, writer, onward)
         finally:
             onward.cancel()
             await asyncio.wait([onward])
@@ -133,7 +136,7 @@ async def _upward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def _downward(
-    fate: Fate, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, onward: asyncio.Task[None]
+    fate: Fate, heard: bytearray, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, onward: asyncio.Task[None]
 ) -> None:
     left = fate.after if fate.kind in {"cut", "stall"} else NEVER
     held = b""
@@ -151,6 +154,7 @@ async def _downward(
                 continue
             piece = held
         writer.write(piece[:left])
+        heard += piece[:left]
         await writer.drain()
         left -= len(piece)
         if left <= 0 and fate.kind == "stall":
