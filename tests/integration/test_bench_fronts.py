@@ -1,12 +1,14 @@
 """Every measurement of the fronts' benchmark but the peers', once and tiny, on a real server."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from ops.services import Endpoints
+from tests.bench.fronts.beside import ours
 from tests.bench.fronts.ground import Ground, ground, path
-from tests.bench.fronts.judging import judged
+from tests.bench.fronts.judging import judged, late
 from tests.bench.fronts.latency import measured
 from tests.bench.fronts.memory import memory
 from tests.bench.fronts.resume import resume
@@ -14,10 +16,11 @@ from tests.bench.fronts.storm import storm
 from tests.bench.log.report import Report
 
 
-@pytest.fixture(scope="module")
-def at(services: Endpoints, database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def at(services: Endpoints, database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ground]:
     with ground(services, tmp_path_factory.mktemp("bench"), database_url) as found:
-        yield found
+        async with found.keeping():
+            yield found
 
 
 @pytest.fixture
@@ -35,6 +38,11 @@ async def test_every_piece_of_paced_runs_is_measured(at: Ground) -> None:
     found = await measured(at, 3, 0.4, settle_s=0.0)
     assert (found["wrong"], found["measured"]) == (0, 60)
     assert 0 < found["stored"]["p50_ms"] <= found["due"]["max_ms"]
+
+
+async def test_what_a_delivery_costs_is_counted_over_all_of_them(at: Ground) -> None:
+    found = await ours(at, readers=4, rate=50, events=20)
+    assert (found.deliveries, found.wrong) == (80, 0)
 
 
 async def test_a_long_run_is_resumed(at: Ground, report: Report) -> None:
@@ -81,3 +89,9 @@ def _kept(*texts: str) -> list[tuple[float, bytes]]:
 def test_the_judge_knows_what_is_missing_or_doubled(texts: tuple[str, ...], wrong: int) -> None:
     found = judged([_kept(*texts)], began=0.0, beat=0.1, pieces=3, piece_bytes=8, begin=0.0, end=1.0)
     assert found["wrong"] == wrong
+
+
+def test_what_others_say_is_late_by_their_own_word() -> None:
+    kept = [(2.0, b'{"seq":1,"due":1.0}'), (2.5, b'{"seq":2,"due":2.0}')]
+    found = late([kept, kept[:1]], pieces=1, begin=1.5, end=3.0)
+    assert (found["wrong"], found["measured"], found["due"]["max_ms"]) == (1, 1, 500)

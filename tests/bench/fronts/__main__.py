@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,6 +48,8 @@ def _asked(arguments: list[str]) -> argparse.Namespace:
     asked.only = asked.only.split(",")
     if unknown := set(asked.only) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if "fan-out" in asked.only and find_spec("sse_starlette") is None:
+        parser.error("sse-starlette is missing: `make bench-fronts` brings it; or leave out the part `fan-out`")
     if "langgraph" in asked.only and not PROGRAM.exists():
         parser.error(f"{PROGRAM} is missing: `make bench-fronts` brings it; or leave out the part `langgraph`")
     return asked
@@ -57,8 +60,13 @@ def _measure(report: Report, services: Endpoints, folder: Path, asked: argparse.
     for name in asked.only:
         report.begin(name, machine.fsync_rate(folder))
         with ground(services, folder) as at:
-            asyncio.run(PARTS[name](report, at, asked.quick))
+            asyncio.run(_part(report, at, name, quick=asked.quick))
         report.end(machine.fsync_rate(folder))
+
+
+async def _part(report: Report, at: Ground, name: str, *, quick: bool) -> None:
+    async with at.keeping():
+        await PARTS[name](report, at, quick)
 
 
 def main(arguments: list[str]) -> int:

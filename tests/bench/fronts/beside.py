@@ -13,9 +13,9 @@ import httpx
 from tests.bench.figures import Claim
 from tests.bench.fronts.child import Ordered
 from tests.bench.fronts.ground import Ground, Process, path
-from tests.bench.fronts.peers.served import WAYS
 from tests.bench.log.report import Report
 
+PEERS: Final = ("sse-starlette", "FastAPI", "raw ASGI")
 SHAPES: Final = ((200, 50), (1_000, 10))  # readers, events per second
 SECONDS: Final = 5.0
 QUICK: Final = ((200, 25),)
@@ -46,7 +46,7 @@ async def beside(report: Report, ground: Ground, quick: bool) -> None:
         _tell(report, f"fan-out, ours, {name}", our, None)
         report.claim(Claim(f"fan-out, {name}, µs for a delivery", our.us, at_most=AT_MOST_US))
         wrong = our.wrong
-        for way in WAYS:
+        for way in PEERS:
             their = await peer(ground, way, readers, rate, events)
             _tell(report, f"  {way}", their, our)
             wrong += their.wrong
@@ -77,7 +77,9 @@ async def peer(ground: Ground, way: str, readers: int, rate: float, events: int)
         async with ground.crowd() as crowd, httpx.AsyncClient(base_url=process.address, trust_env=False) as http:
             await crowd.order("follow", address=process.address, paths=["/events"], each=readers)
             go = http.post("/go", params={"events": events, "rate": rate})
-            return await cost(process, crowd, go, readers, events)
+            found = await cost(process, crowd, go, readers, events)
+            await crowd.order("leave")
+    return found
 
 
 async def cost(

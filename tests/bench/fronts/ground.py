@@ -34,6 +34,14 @@ STOP_S: Final = 10.0
 TENANT: Final = "acme"
 SUBJECT: Final = "ada"
 LISTENING: Final = re.compile(r'"addresses": \["(http://[^"]+)"\]')
+# All readers here are one caller, who may do what thousands of callers may.
+OF_MANY: Final = {
+    "RUNWIRE_CALLER_REQUESTS_PER_S": "1000000",
+    "RUNWIRE_CALLER_STREAMS_MAX": "10000",
+    "RUNWIRE_CONNECTIONS_MAX": "20000",
+}
+WRITER: Final = "tests.bench.fronts.writer"
+CROWD: Final = "tests.bench.fronts.crowd"
 READING_MAX: Final = 8  # logs at the same time
 
 
@@ -71,6 +79,7 @@ class Ground:
     key: str
     tenant: UUID
     _numbers: "count[int]" = field(default_factory=count)
+    _kept: dict[str, Ordered] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
@@ -91,21 +100,30 @@ class Ground:
         return {"Authorization": f"Bearer {self.key}"}
 
     @asynccontextmanager
+    async def keeping(self) -> AsyncIterator[None]:
+        """While the block goes on, everybody is given the same writer and the same crowd: they start slowly."""
+        async with self._child(WRITER, self._given()) as writer, self._child(CROWD, {}) as crowd:
+            self._kept = {WRITER: writer, CROWD: crowd}
+            try:
+                yield
+            finally:
+                self._kept = {}
+
+    @asynccontextmanager
     async def writer(self) -> AsyncIterator[Ordered]:
         """A process that writes runs."""
-        given = {
-            "database_url": self.services.database_url,
-            "redis_url": self.services.redis_url,
-            "tenant": str(self.tenant),
-        }
-        async with self._child("tests.bench.fronts.writer", given) as child:
+        async with self._child(WRITER, self._given()) as child:
             yield child
 
     @asynccontextmanager
     async def crowd(self) -> AsyncIterator[Ordered]:
         """A process full of readers."""
-        async with self._child("tests.bench.fronts.crowd", {}) as child:
+        async with self._child(CROWD, {}) as child:
             yield child
+
+    def _given(self) -> dict[str, Any]:
+        services = self.services
+        return {"database_url": services.database_url, "redis_url": services.redis_url, "tenant": str(self.tenant)}
 
     @contextmanager
     def server(self, module: str, *arguments: str, python: str = sys.executable) -> Iterator[Process]:
@@ -141,6 +159,9 @@ class Ground:
 
     @asynccontextmanager
     async def _child(self, module: str, given: dict[str, Any]) -> AsyncIterator[Ordered]:
+        if module in self._kept:
+            yield self._kept[module]
+            return
         child = await Ordered.of(module, given, self.folder / f"child-{next(self._numbers)}.log")
         try:
             yield child
@@ -212,6 +233,7 @@ def ground(services: Endpoints, folder: Path, database_url: str | None = None) -
         "RUNWIRE_DATABASE_URL": url,
         "RUNWIRE_REDIS_URL": services.redis_url,
         "RUNWIRE_PORT": "0",
+        **OF_MANY,
     }
     with served([sys.executable, "-m", "api"], environ, folder) as process:
         yield Ground(endpoints, folder, process, key, UUID(str(row[0])))

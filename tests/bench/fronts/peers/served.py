@@ -22,7 +22,6 @@ from starlette.types import Receive, Scope, Send
 
 from api.server import address_of, listen
 
-WAYS: Final = ("sse-starlette", "FastAPI", "raw ASGI")
 RUN: Final = uuid4()
 
 
