@@ -95,8 +95,8 @@ async def submit(request: Request, service: Asked, caller: Who) -> Response:
     location = links(opened.run_id)["self"]
     headers = {"Location": location, **({"Idempotent-Replayed": "true"} if replayed else {})}
     if media_type == SSE:
-        source = live(service.tails, service.readers, opened.run_id, view, 0)
         figures = service.figures.stream("sse")
+        source = live(service, opened.run_id, view, 0, figures)
         return StreamAnswer(source, event_stream(service.settings), service.waits, service.settings, figures, headers)
     wait_s = asked_wait(request, service.settings.poll_wait_s_max)
     if wait_s is not None:

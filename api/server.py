@@ -38,6 +38,7 @@ class ApiServer(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: ApiSettings) -> None:
         self._waits = app.state.waits
+        self._send_buffer_bytes = settings.send_buffer_bytes
         super().__init__(
             uvicorn.Config(
                 app,
@@ -60,6 +61,10 @@ class ApiServer(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in sockets or []:
+            # What it accepts has this from it. Left to itself the system holds megabytes for a reader who is slow, and
+            # neither it nor we would know how far behind it is.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
         await super().startup(sockets)
         logger.info("listening", addresses=[address_of(listener) for listener in sockets or []])
 

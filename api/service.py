@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.callers import Caller
 from api.errands import Errands
+from api.errors import DATABASE_AWAY
 from api.figures import ApiFigures
 from api.fronts.waits import Waits
 from api.keys import Keys, key_in
@@ -145,3 +146,19 @@ async def _caller(request: Request, service: Asked) -> Caller:
 
 
 Who = Annotated[Caller, Depends(_caller)]
+
+
+async def _reader(request: Request, service: Asked) -> Caller:
+    """For streams. While the database is away also whose key was good a short while ago: they may wait for it, and the
+    key is looked up before they are shown anything."""
+    try:
+        return await _caller(request, service)
+    except DATABASE_AWAY:
+        known = service.keys.recalled(key_in(request), service.settings.key_outage_s)
+        if known is None:
+            raise
+        request.state.key_id = known.key_id
+        return known
+
+
+Reader = Annotated[Caller, Depends(_reader)]

@@ -8,7 +8,9 @@ from pydantic import Field, SecretStr, model_validator
 from api.fronts.drafts import CHARS_MAX
 from eventstore.log import PAGE_EVENTS_MAX
 from eventstore.settings import StoreSettings
+from eventstore.tail import RING_EVENTS_MAX
 
+STREAM_PAGE_BYTES = 262_144  # of the log, read at once for one stream: so much a reader who takes nothing may hold
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -51,6 +53,16 @@ class ApiSettings(StoreSettings):
         default=10, ge=2, le=60, description="whoever polls a run that is silent is asked to wait no longer than this"
     )
     drain_s: int = Field(default=5, gt=0, description="open requests get this long when the process stops")
+    stream_age_s_max: float = Field(default=3_600.0, gt=0, description="a stream ends at this age; its reader returns")
+    stream_age_jitter: float = Field(default=0.2, ge=0, lt=1, description="up to this share earlier, drawn by stream")
+    checkpoint_events: int = Field(default=500, gt=0, description="a reader with `types` is told its place this often")
+    lag_events: int = Field(default=200, gt=0, le=RING_EVENTS_MAX, description="a reader so far behind may lag")
+    lag_bytes: int = Field(default=131_072, gt=0, le=STREAM_PAGE_BYTES, description="or with so many bytes before it")
+    lag_held_s: float = Field(default=2.0, gt=0, description="and lags when its socket took nothing for so long")
+    send_buffer_bytes: int = Field(default=131_072, gt=0, description="what the system holds for a reader, about")
+    key_outage_s: float = Field(
+        default=900.0, ge=0, description="the holder of a key used so lately may wait for a database that is away"
+    )
 
     @model_validator(mode="after")
     def _limits_fit(self) -> Self:

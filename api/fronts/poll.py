@@ -31,11 +31,13 @@ from api.negotiation import (
     Draft,
     Limit,
     Turn,
+    Types,
     Wait,
     asked_wait,
     in_log,
     json_only,
     next_turn,
+    types_in,
     versions,
 )
 from api.pressing import pressed
@@ -58,10 +60,20 @@ class Wanted:
     limit: int | None = None
     wait: int | None = None
     partial: Drafts = "recent"
+    types: frozenset[str] | None = None
+
+    @property
+    def form(self) -> str:
+        """What is to be in an answer, apart from where it begins and ends."""
+        return self.partial if self.types is None else f"{self.partial}.{'+'.join(sorted(self.types))}"
 
     def tag(self) -> str:
         """What an ETag must hold of it."""
-        return f"{self.after}.{self.limit or 0}.{self.partial}"
+        return f"{self.after}.{self.limit or 0}:{self.form}"
+
+    def view(self, sight: Sight) -> View:
+        """Which events come."""
+        return sight.view if self.types is None else sight.view.only(self.types)
 
     def next(self, run_id: UUID, next_after: int) -> str:
         """Where to ask on from here."""
@@ -69,7 +81,9 @@ class Wanted:
         given = {name: value for name, value in own.items() if value is not None}
         if self.partial != "recent":
             given["partial"] = self.partial
-        return f"/v1/runs/{run_id}/poll?" + urlencode({"after": next_after, **given, "turn": next_turn()})
+        if self.types is not None:
+            given["types"] = ",".join(sorted(self.types))
+        return f"/v1/runs/{run_id}/poll?" + urlencode({"after": next_after, **given, "turn": next_turn()}, safe=",")
 
 
 @router.api_route(
@@ -93,9 +107,11 @@ async def poll(
     limit: Limit = None,
     wait: Wait = None,
     partial: Draft = "recent",
+    types: Types = None,
     turn: Turn = None,
 ) -> Response:
-    return await polled(request, service, caller, run_id, Wanted(after or 0, limit, wait, partial))
+    wanted = Wanted(after or 0, limit, wait, partial, types_in(types))
+    return await polled(request, service, caller, run_id, wanted)
 
 
 router.add_api_route("/{run_id}/poll", poll, methods=["HEAD"], include_in_schema=False)
@@ -117,7 +133,9 @@ async def polled(request: Request, service: Service, caller: Caller, run_id: str
         request.state.waited = True
         seen = run.seq if _has(known, sight, wanted, place) else cursor
         with service.readers.reading(run.run_id):
-            await until_shown(service.tails, service.waits, run.run_id, sight.view, seen, wait_s, request.receive)
+            await until_shown(
+                service.tails, service.waits, run.run_id, wanted.view(sight), seen, wait_s, request.receive
+            )
         sight = await sight_of(service, caller, run_id)
         place = await _place(service, sight)
     if not sight.ended:
@@ -141,8 +159,8 @@ def _has(known: list[str], sight: Sight, wanted: Wanted, place: InLine | None) -
     core = _core(sight.view, sight.run.seq, sight.chain, sight.run.status, place)
     if f"{core};{wanted.tag()}" in known or "*" in known:
         return True
-    mode = f".{wanted.partial}"
-    return wanted.after == sight.run.seq and any(tag.startswith(core + ";") and tag.endswith(mode) for tag in known)
+    form = ":" + wanted.form
+    return wanted.after == sight.run.seq and any(tag.startswith(core + ";") and tag.endswith(form) for tag in known)
 
 
 def _core(view: View, seq: int, chain: bytes, status: str | None, place: InLine | None) -> str:
@@ -180,7 +198,7 @@ async def _news(
     pages = Pages(service.reading, run.run_id, await service.newest.upto(run, sight.chain))
     # The state first: it reads the new events anyway, and the page, made of the same, ends where the state does.
     known = await service.states.at_end(pages, view)
-    feed = Feed(view, wanted.after, known.seq)
+    feed = Feed(wanted.view(sight), wanted.after, known.seq)
     page = await page_of(pages, feed, wanted.limit, service.settings, keep=wanted.partial == "delta")
     service.figures.delivered("poll", len(page.frames))
     place = place if known.seq == run.seq else None

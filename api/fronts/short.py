@@ -16,12 +16,14 @@ from api.fronts.drafts import Drafts
 from api.fronts.poll import Wanted, polled, router
 from api.keys import key_in
 from api.service import Service
+from eventstore.domain.events import BODIES
 
 PATH: Final = re.compile(r"/v1/runs/([^/]+)/poll")
 NUMBER: Final = re.compile(rb"[0-9]{1,9}")
 PLAIN: Final = re.compile(rb"[A-Za-z0-9]{1,40}")
 NUMBERS: Final = (b"after", b"limit", b"wait")
 DRAFTS: Final = {name.encode(): name for name in get_args(Drafts)}
+TYPES: Final = frozenset(name.encode() for name in BODIES)
 ROUTE: Final = router.routes[0]  # whose template stands in the figures
 
 
@@ -53,6 +55,7 @@ def plain(query: bytes) -> Wanted | None:
     """What a query in the plain form asks for; None if it is not in that form."""
     numbers: dict[bytes, int] = {}
     draft: str = "recent"
+    wanted: frozenset[str] | None = None
     seen = set[bytes]()
     for part in query.split(b"&") if query else ():
         name, _, value = part.partition(b"=")
@@ -63,8 +66,14 @@ def plain(query: bytes) -> Wanted | None:
             numbers[name] = int(value)
         elif name == b"partial" and value in DRAFTS:
             draft = DRAFTS[value]
+        elif (
+            name == b"types"
+            and (types := TYPES.intersection(value.split(b",")))
+            and len(types) == value.count(b",") + 1
+        ):
+            wanted = frozenset(each.decode() for each in types)
         elif not (name == b"turn" and PLAIN.fullmatch(value)):
             return None
     if numbers.get(b"limit") == 0:
         return None
-    return Wanted(numbers.get(b"after", 0), numbers.get(b"limit"), numbers.get(b"wait"), cast(Drafts, draft))
+    return Wanted(numbers.get(b"after", 0), numbers.get(b"limit"), numbers.get(b"wait"), cast(Drafts, draft), wanted)

@@ -105,9 +105,10 @@ async def test_the_long_way_through_the_framework_gives_the_same_answers(
     ada: httpx.AsyncClient, writer: Writer
 ) -> None:
     await writer.append(started(), token("Clause "), token("4.1"), token(" and more of it than an answer holds"))
+    some: dict[str, Any] = {"types": "token,result", "after": 1}
     drafts: list[dict[str, Any]] = [{"partial": name} for name in ("recent", "full", "delta", "none")]
     cursors: list[dict[str, Any]] = [{}, {"after": 2}, {"after": 2, "limit": 1}, {"wait": 0, "turn": "x"}, {"after": 5}]
-    for asked in cursors + drafts:
+    for asked in [*cursors, *drafts, some]:
         short = await ada.get(poll_path(writer.run_id), params=asked)
         long = await ada.get(poll_path(writer.run_id), params={**asked, "unknown": "1"})
         for answer in (short, long):
@@ -342,6 +343,29 @@ async def test_a_large_answer_is_compressed_for_who_asks_and_a_small_one_is_not(
     assert "content-encoding" not in small.headers
     live = await ada.get(f"/v1/runs/{writer.run_id}/events", headers={"Accept": "application/json"})
     assert "content-encoding" not in live.headers
+
+
+async def test_only_some_types_come_and_the_draft_with_them(ada: httpx.AsyncClient, writer: Writer) -> None:
+    await writer.append(started(), token("a"), token("b"))
+    asked: dict[str, Any] = {"types": "started,finding", "partial": "delta"}
+    first = await ada.get(poll_path(writer.run_id), params=asked)
+    page = first.json()
+    assert ([event["type"] for event in page["events"]], page["next_after"], page["more"]) == (["started"], 4, False)
+    assert page["partial"]["sections"] == {"comments": "ab"}
+    assert _asked(page["links"]["next"]) == {"after": ["4"], "partial": ["delta"], "types": ["finding,started"]}
+    known = {"If-None-Match": first.headers["etag"]}
+    assert (await ada.get(page["links"]["next"], headers=known)).status_code == 304
+    assert (await ada.get(poll_path(writer.run_id), params={"after": 4}, headers=known)).status_code == 200
+    await writer.append(token("c"))
+    page = (await ada.get(page["links"]["next"], headers=known)).json()
+    assert (page["events"], page["next_after"], page["partial"]["sections"]) == ([], 5, {"comments": "c"})
+    waiting = asyncio.create_task(ada.get(poll_path(writer.run_id), params={**asked, "after": 5, "wait": 8}))
+    await writer.append(token("d"))
+    await writer.append(result())
+    page = (await asyncio.wait_for(waiting, 5)).json()
+    assert ([event["type"] for event in page["events"]], page["done"]) == (["result"], True)
+    slip = await ada.get(poll_path(writer.run_id), params={"types": "tokens"})
+    assert (slip.status_code, slip.json()["errors"][0]["pointer"]) == (400, "/query/types")
 
 
 # --- nothing but short requests
