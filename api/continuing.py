@@ -25,10 +25,10 @@ class Earlier:
     version: int
 
     def check(self, offer: Offer) -> None:
-        """Whether some worker carries runs of its version."""
-        covered = offer.manifest.resumes or (offer.version,)
-        if self.version not in covered:
-            detail = f"No worker carries runs of version {self.version} of this workflow any more: start a new run."
+        """Whether some worker carries runs of its version. One that does not say which it carries is of a release that
+        would begin the run from nothing, and do again what was done."""
+        if self.version not in (offer.manifest.resumes or ()):
+            detail = f"No worker goes on with runs of version {self.version} of this workflow: start a new run."
             raise CannotContinue(detail)
 
 

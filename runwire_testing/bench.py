@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import catalogue, log
-from eventstore.domain.events import Accepted, Body, Person, PolicyRef, new_event
+from eventstore.domain.events import Accepted, Body, Continues, Origin, Person, PolicyRef, new_event
 from eventstore.domain.lifecycle import CONTROL_TYPES, TERMINAL_STATUSES
 from eventstore.domain.record import Fact, NewEvent, Recorded
 from eventstore.recorder import Recorder
@@ -71,7 +71,13 @@ class Workbench:
     handover: asyncio.Event = field(default_factory=asyncio.Event)
     below: set["asyncio.Task[None]"] = field(default_factory=set)  # what carries runs that runs asked for
 
-    async def open(self, workflow: Workflow, value: Mapping[str, Any], limits: Mapping[str, Any]) -> UUID:
+    async def open(
+        self,
+        workflow: Workflow,
+        value: Mapping[str, Any],
+        limits: Mapping[str, Any],
+        continues: Continues | None = None,
+    ) -> UUID:
         """Accept a run, as the API would."""
         body = orjson.dumps(value)
         accepted = Accepted(
@@ -86,6 +92,7 @@ class Workbench:
             milestones=list(workflow.milestones),
             limits=workflow.limits.model_copy(update=dict(limits)),
             trace_id="0" * 32,
+            continues=continues,
         )
         submission = catalogue.Submission(
             run_id=self.clock.run_id(),
@@ -161,6 +168,12 @@ class Workbench:
             found = await log.head(connection, run_id)
         assert found is not None
         return found
+
+    async def end_of(self, run_id: UUID) -> Continues:
+        """A run's end, as one that continues it names it."""
+        head, first = await self.head(run_id), (await self.facts(run_id))[0]
+        origin = (first.data.get("continues") or {}).get("origin") or Origin(run_id=str(run_id), at_us=first.at_us)
+        return Continues(run_id=str(run_id), seq=head.seq, chain=head.chain.hex(), origin=origin)
 
     async def facts(self, run_id: UUID) -> list[Fact]:
         return await read_facts(self.worker, run_id)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eventstore import catalogue, log
 from eventstore.domain.events import Accepted, Cancelled, Error, Person, Retry
 from ops.services import Endpoints
-from tests.serving import Api, Writer, register, serving
+from tests.serving import DRILL, REVIEW, Api, Writer, register, serving
 from tests.writing import events_of, result, started, token
 
 WISH = {"workflow": "contract_review", "input": {"text": "Clause 1", "title": "NDA"}}
@@ -25,7 +25,7 @@ STOPPED = Cancelled(
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def api(database_url: str, services: Endpoints, worker_engine: AsyncEngine) -> AsyncIterator[Api]:
-    await register(worker_engine)
+    await register(worker_engine, {"contract_review": {**REVIEW, "resumes": [1]}, "drill": DRILL})
     async with serving(database_url, services.redis_url, poll_wait_s_max=5) as api:
         yield api
 

@@ -30,8 +30,8 @@ from worker.toolbox import ToolContext
 TEXT = "The cap is two million euros and no more than that."
 SCRIPT = [
     {"name": "cap", "when": ["^cap$"], "say": TEXT},
-    {"name": "other", "when": ["^other$"], "say": "Other words."},
-    {"name": "value", "when": ["^value$"], "say": '{"text": "two million euros and no more than that"}'},
+    {"name": "told", "last_role": "tool", "say": TEXT},
+    {"name": "tools", "when": ["^tools$"], "say": "Looking. ", "tool_calls": [{"name": "look_up", "arguments": {}}]},
 ]
 
 
@@ -317,3 +317,30 @@ async def test_a_run_that_is_stopped_before_it_took_anything_over_ends_as_any_ot
     await stage.runs.cancel(second)
     facts = await stage.ended(second)
     assert [fact.type for fact in facts] == ["accepted", "cancel_requested", "cancelled"]
+
+
+async def test_a_tool_that_has_answered_is_not_asked_again_when_its_turn_was_cut(
+    stage: Stage, asked: ScriptedServer
+) -> None:
+    called: list[str] = []
+
+    @tool(effect=True)
+    async def look_up(ctx: ToolContext) -> str:
+        """Says where something stands."""
+        called.append(ctx.idempotency_key)
+        return "here"
+
+    async def code(run: Run, _: Nothing) -> Nothing:
+        said = await run.model("say", ask("tools"), section="s", tools=[look_up], parameters=room(8))
+        return await run.validate(Nothing(text=said.text), [])
+
+    stage.play(code)
+    first = await stage.submit()
+    before = await stage.ended(first)
+    assert (before[-1].data["code"], before[-1].data["call"]) == ("model_length", "say#1.2")
+    second = await stage.runs.go_on(first)
+    facts = await stage.ended(second)
+    assert facts[-1].data["output"] == {"text": TEXT}
+    assert section_text(fold(facts), "s") == "Looking. " + TEXT
+    assert called == [f"{first}/say#1:1"]
+    assert rules(asked) == ["tools", "told", "told"]
