@@ -45,6 +45,8 @@ class Source(Protocol):
 class LiveSource:
     """History from the log, then whatever is stored next. While the log is away, it waits for it."""
 
+    __slots__ = ("_feed", "_figures", "_first", "_lag", "_rotated", "_tail", "_until")
+
     def __init__(
         self,
         tail: Tail,

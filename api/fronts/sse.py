@@ -141,20 +141,27 @@ class StreamAnswer(Response):
         if self._outlet is not None:
             wait.pen = self
         while not (source.closed or wait.over):
-            frames = await source.frames(wait, max(0.0, self._spoke + keepalive_s - clock()))
-            if frames:
-                for group in self._groups(frames):
-                    if wait.over:
-                        return _over(wait)
-                    await self._send(wait, send, self._opening + group)
-                    self._opening = b""
-                self._figures.delivered(len(frames))
-                self._spoke = clock()
-            elif clock() - self._spoke >= keepalive_s:
+            # Nothing of what was written is held while we wait for more: a stream waits for most of its life.
+            patience_s = max(0.0, self._spoke + keepalive_s - clock())
+            if not await self._tell(await source.frames(wait, patience_s), wait, send):
+                return _over(wait)
+            if clock() - self._spoke >= keepalive_s:
                 if self._wire.keepalive:
                     await self._send(wait, send, self._wire.keepalive)
                 self._spoke = clock()
         return source.outcome if source.closed else _over(wait)
+
+    async def _tell(self, frames: list[Frame], wait: Wait, send: Send) -> bool:
+        """Write these frames; False if the wait was over before the last of them."""
+        for group in self._groups(frames):
+            if wait.over:
+                return False
+            await self._send(wait, send, self._opening + group)
+            self._opening = b""
+            self._spoke = wait.clock()
+        if frames:
+            self._figures.delivered(len(frames))
+        return True
 
     @property
     def ready(self) -> bool:
