@@ -28,6 +28,8 @@ from eventstore.domain import errors as store
 
 logger = structlog.get_logger(__name__)
 
+# How a database that cannot be asked shows itself.
+DATABASE_AWAY: Final = (OperationalError, InterfaceError, PoolTimeout, OSError, TimeoutError)
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 

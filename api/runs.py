@@ -99,8 +99,8 @@ async def submit(request: Request, service: Asked, caller: Who) -> Response:
     headers = {"Location": location, **({"Idempotent-Replayed": "true"} if replayed else {})}
     if media_type == SSE:
         assert place is not None
-        source = place(live(service.tails, service.readers, opened.run_id, view, 0))
         figures = service.figures.stream("sse")
+        source = place(live(service, opened.run_id, view, 0, figures))
         return StreamAnswer(source, event_stream(service.settings), service.waits, service.settings, figures, headers)
     if wait_s is not None:
         assert place is not None

@@ -25,6 +25,7 @@ class ApiServer(uvicorn.Server):
     def __init__(self, app: FastAPI, settings: ApiSettings) -> None:
         self._waits = app.state.waits
         self._unheard_ms = round(settings.unheard_timeout_s * 1_000)
+        self._send_buffer_bytes = settings.send_buffer_bytes
         super().__init__(
             ApiConfig(
                 app,
@@ -54,7 +55,11 @@ class ApiServer(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        for listener in sockets or []:  # what it accepts has this from it
+        for listener in sockets or []:
+            # What it accepts has this from it. Left to itself the system holds megabytes for a reader who is slow, and
+            # neither it nor we would know how far behind it is; and one who is gone without a word it asks for a
+            # quarter of an hour.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._unheard_ms)
         await super().startup(sockets)

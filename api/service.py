@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.callers import Caller
 from api.errands import Errands
+from api.errors import DATABASE_AWAY
 from api.figures import ApiFigures
 from api.fronts.waits import Waits
 from api.keys import Keys, key_in
@@ -79,7 +80,8 @@ async def opened(
     telling = asyncio.create_task(readers.run(), name="readers")
     errands = Errands(settings.errands_max)
     limits = Limits(settings, figures.refusals)
-    neighbours = asyncio.create_task(Neighbours(limits, redis, settings.callers_tell_s).run(), name="neighbours")
+    neighbours = Neighbours(limits, redis, settings.callers_tell_s)
+    sharing = asyncio.create_task(neighbours.run(), name="neighbours")
     try:
         yield Service(
             settings=settings,
@@ -102,11 +104,12 @@ async def opened(
         )
     finally:
         await errands.finish(settings.drain_s)
-        for task in (following, telling, neighbours):
+        for task in (following, telling, sharing):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
         await readers.tell(leaves=True)
+        await neighbours.leave()
         handoff.close()
         await redis.aclose()
         await engine.dispose()
@@ -134,3 +137,20 @@ async def _caller(request: Request, service: Asked) -> Caller:
 
 
 Who = Annotated[Caller, Depends(_caller)]
+
+
+async def _reader(request: Request, service: Asked) -> Caller:
+    """For streams. While the database is away also whose key was good a short while ago: they may wait for it, and the
+    key is looked up before they are shown anything."""
+    try:
+        return await _caller(request, service)
+    except DATABASE_AWAY:
+        known = service.keys.recalled(key_in(request), service.settings.key_outage_s)
+        if known is None:
+            raise
+        request.state.key_id = known.key_id
+        service.limits.request(known)
+        return known
+
+
+Reader = Annotated[Caller, Depends(_reader)]

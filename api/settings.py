@@ -8,8 +8,10 @@ from pydantic import Field, SecretStr, model_validator
 
 from eventstore.log import PAGE_EVENTS_MAX
 from eventstore.settings import StoreSettings
+from eventstore.tail import RING_EVENTS_MAX
 
 ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+STREAM_PAGE_BYTES = 262_144  # of the log, read at once for one stream: so much a reader who takes nothing may hold
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -43,6 +45,16 @@ class ApiSettings(StoreSettings):
     readers_s: float = Field(default=1.0, gt=0, description="how often the readers of this process are told of")
     errands_max: int = Field(default=1_000, gt=0, description="wake-ups and hand-overs under way at once")
     drain_s: int = Field(default=5, gt=0, description="open requests get this long when the process stops")
+    stream_age_s_max: float = Field(default=3_600.0, gt=0, description="a stream ends at this age; its reader returns")
+    stream_age_jitter: float = Field(default=0.2, ge=0, lt=1, description="up to this share earlier, drawn by stream")
+    checkpoint_events: int = Field(default=500, gt=0, description="a reader with `types` is told its place this often")
+    lag_events: int = Field(default=200, gt=0, le=RING_EVENTS_MAX, description="a reader so far behind may lag")
+    lag_bytes: int = Field(default=131_072, gt=0, le=STREAM_PAGE_BYTES, description="or with so many bytes before it")
+    lag_held_s: float = Field(default=2.0, gt=0, description="and lags when its socket took nothing for so long")
+    send_buffer_bytes: int = Field(default=131_072, gt=0, description="what the system holds for a reader, about")
+    key_outage_s: float = Field(
+        default=900.0, ge=0, description="the holder of a key used so lately may wait for a database that is away"
+    )
     caller_requests_per_s: float = Field(default=200.0, gt=0, description="requests of one caller, on average")
     caller_requests_window_s: float = Field(
         default=10.0, ge=1, le=3_600, description="what a caller did not ask for in this time may be asked for at once"

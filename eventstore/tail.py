@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from eventstore import log
 from eventstore.domain.lifecycle import TERMINAL_STATUSES, TERMINAL_TYPES
 from eventstore.domain.record import Fact, Recorded
-from eventstore.log import PAGE_EVENTS_MAX
+from eventstore.log import PAGE_BYTES_MAX, PAGE_EVENTS_MAX
 from eventstore.metrics import TailMetrics
 from eventstore.wakeups import MOVED, listen, parse_moved
 
@@ -75,12 +75,13 @@ class Tail:
         self._bytes = 0
         self._moved = asyncio.Event()
 
-    async def page(self, after: int, limit: int = PAGE_EVENTS_MAX) -> list[Entry]:
-        """The next events after this cursor: at most `limit` and a page's bytes; none only when there is none yet."""
+    async def page(self, after: int, limit: int = PAGE_EVENTS_MAX, bytes_max: int = PAGE_BYTES_MAX) -> list[Entry]:
+        """The next events after this cursor: at most `limit`, and of the log `bytes_max`; none only when there is none
+        yet."""
         if self.cursor is not None and after >= self._floor:
             return self._from_ring(after, limit)
         async with self._engine.connect() as connection:
-            page = await log.read_after(connection, self.run_id, after, limit)
+            page = await log.read_after(connection, self.run_id, after, limit, bytes_max)
             # A reader may come with a cursor past the end: only the log says where the end is.
             head = None if page.events or self.cursor is not None else await log.head(connection, self.run_id)
         if self.cursor is None and not page.more:

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections import deque
 from contextlib import nullcontext
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -63,6 +63,10 @@ class ReplaySource:
     @property
     def closed(self) -> bool:
         return self._feed.closed and not self._next
+
+    @property
+    def outcome(self) -> Literal["ended", "rotated"]:
+        return "ended"
 
     async def frames(self, wait: Wait, patience_s: float) -> list[Frame]:
         clock = asyncio.get_running_loop().time

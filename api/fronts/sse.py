@@ -27,7 +27,9 @@ HEADERS: Final = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering"
 
 
 def event(frame: Frame) -> bytes:
-    """A frame as one event of an event stream."""
+    """A frame as one event of an event stream. An ephemeral one has no id: the reader's place stays what it was."""
+    if frame.seq is None:
+        return b"event: %s\ndata: %s\n\n" % (frame.type.encode(), frame.data)
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (frame.seq, frame.type.encode(), frame.data)
 
 
@@ -97,7 +99,7 @@ class StreamAnswer(Response):
                         await send(start)
                         with self._source as source:
                             await self._write(source, wait, send)
-                            outcome = "ended" if source.closed else "left" if wait.gone.is_set() else "drained"
+                            outcome = source.outcome if source.closed else "left" if wait.gone.is_set() else "drained"
                         await self._send(wait, send, b"", more=False)
                 except Stuck:
                     outcome = "cut"
@@ -118,6 +120,8 @@ class StreamAnswer(Response):
                 for group in self._groups(frames):
                     await self._send(wait, send, opening + group)
                     opening = b""
+                    if wait.over:  # a long page must not hold up a process that stops
+                        break
                 self._figures.delivered(len(frames))
                 spoke = clock()
             elif clock() - spoke >= keepalive_s:
@@ -142,6 +146,7 @@ class StreamAnswer(Response):
     async def _send(self, wait: Wait, send: Send, body: bytes, *, more: bool = True) -> None:
         wait.sending_since = wait.clock()
         await send({"type": "http.response.body", "body": body, "more_body": more})
+        wait.held_s += wait.clock() - wait.sending_since
         wait.sending_since = None
 
 

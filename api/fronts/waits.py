@@ -21,13 +21,14 @@ class Stuck(Exception):
 class Wait:
     """One reader's patience, and ours with it. `over` is set from outside: it left, or the process stops."""
 
-    __slots__ = ("_sending", "_waiting", "clock", "gone", "over", "sending_since")
+    __slots__ = ("_sending", "_waiting", "clock", "gone", "held_s", "over", "sending_since")
 
     def __init__(self) -> None:
         self.over = False
         self.clock = asyncio.get_running_loop().time
         self.gone = asyncio.Event()
         self.sending_since: float | None = None  # set by whoever sends, for the length of each send
+        self.held_s = 0.0  # how long the reader's socket took nothing of what was ready, in sum
         self._waiting: asyncio.Timeout | None = None
         self._sending: asyncio.Timeout | None = None
 

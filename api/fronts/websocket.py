@@ -7,8 +7,9 @@ from a page, which cannot set one, in the first message, where no proxy logs it.
 """
 
 import asyncio
+import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from time import perf_counter
 from typing import Any, Final
@@ -20,7 +21,6 @@ from starlette.responses import Response
 from starlette.routing import WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 
-from api.access import Sight, see
 from api.callers import Caller
 from api.decisions import decide_on
 from api.errors import (
@@ -35,12 +35,13 @@ from api.errors import (
 )
 from api.figures import Outcome, StreamFigures
 from api.fronts.feed import Frame
-from api.fronts.sources import Source, live
+from api.fronts.opening import Wish, start, streamed
+from api.fronts.sources import Source
 from api.fronts.sse import ABORT
 from api.fronts.waits import Stuck, Wait
 from api.keys import key_in
 from api.middleware import REQUEST_ID, access, log_unexpected
-from api.negotiation import DIGITS, in_log
+from api.negotiation import DIGITS, types_in
 from api.runs import stop_run
 from api.service import Service
 from api.sockets import SOCKET, Closed, Socket
@@ -48,9 +49,17 @@ from api.submission import read_object
 
 PROTOCOL: Final = "runwire.v1"
 OVER: Final = (1000, "the run has ended")
-DRAINED: Final = (1012, "this server stops: come back with your cursor")
+ENDS: Final[Mapping[Outcome, tuple[int, str]]] = {
+    "ended": OVER,
+    "rotated": (1012, "this connection is old: come back with your cursor"),
+    "drained": (1012, "this server stops: come back with your cursor"),
+}
 OF_STATUS: Final = 4000  # and the status of the problem, except
 CLOSES: Final = {500: 1011, 503: 1013}
+ASKED: Final = {
+    "after": (DIGITS, "the seq of the last event that you have"),
+    "snapshot": (re.compile("0|1|true|false"), "1 or 0"),
+}
 SAYS: Final = ("ping", "cancel", "decision")
 ID_MAX: Final = 64
 KEY_FIRST: Final = (
@@ -65,7 +74,8 @@ router = APIRouter(prefix="/v1/runs", tags=["events"])
     status_code=101,
     response_class=Response,
     summary="The events of a run over a WebSocket",
-    description="Each envelope is one text message, the same bytes as on the other fronts; `after` as there. Send "
+    description="Each envelope is one text message, the same bytes as on the other fronts; `after`, `types` and "
+    "`snapshot` as there. Send "
     '`{"type":"ping"}`, `{"type":"cancel","reason":…}` or `{"type":"decision",…}` with the fields of its route; an '
     "`id` of yours comes back in the answer. A page sends its key as the first message. Closed with 1000 after the "
     "terminal event, 1012 at a restart (come back with your cursor), 4000 plus a status with the problem before it.",
@@ -129,13 +139,13 @@ class Conversation:
 
     async def _conversed(self) -> None:
         try:
-            caller, sight, cursor = await self._opened()
-            if sight.ended and cursor == sight.run.seq:
+            caller, wish = await self._begun()
+            begun = await start(self._service, caller, wish)
+            if begun.over:
                 await self._end(*OVER)
                 return
-            service = self._service
-            source = live(service.tails, service.readers, sight.run.run_id, sight.view, cursor)
-            await self._stream(service.limits.stream(caller)(source))
+            place, figures = self._service.limits.stream(caller), self._service.figures.stream("ws")
+            await self._stream(place(streamed(self._service, begun, wish, figures)), figures)
         except Closed:
             pass
         except Exception as fault:  # noqa: BLE001 - the last edge: nothing above us could tell the reader or the log
@@ -145,16 +155,19 @@ class Conversation:
                 status = answer.status_code
                 await self._end(CLOSES.get(status, OF_STATUS + status), orjson.loads(answer.body)["title"])
 
-    async def _opened(self) -> tuple[Caller, Sight, int]:
-        """Who reads which run from where."""
+    async def _begun(self) -> tuple[Caller, Wish]:
+        """Who reads, and what."""
         caller = self._caller = await self._authenticated()
         self._service.limits.request(caller)
-        after = self._connection.query_params.get("after", "0")
-        if not DIGITS.fullmatch(after):
-            raise BadRequest(faults=[Fault("/query/after", "must be the seq of the last event that you have")])
-        async with self._service.reading.connect() as connection:
-            sight = await see(connection, self._service, caller, self._run_id)
-        return caller, sight, in_log(int(after), sight.run.seq)
+        asked = self._connection.query_params
+        if faults := [
+            Fault(f"/query/{name}", f"must be {form}")
+            for name, (shape, form) in ASKED.items()
+            if name in asked and not shape.fullmatch(asked[name])
+        ]:
+            raise BadRequest(faults=faults)
+        after, snapshot = asked.get("after"), asked.get("snapshot") in ("1", "true")
+        return caller, Wish(self._run_id, int(after) if after else None, types_in(asked.get("types")), snapshot)
 
     async def _authenticated(self) -> Caller:
         headers = self._connection.headers
@@ -174,8 +187,7 @@ class Conversation:
 
     # --- down
 
-    async def _stream(self, source: AbstractContextManager[Source]) -> None:
-        figures = self._service.figures.stream("ws")
+    async def _stream(self, source: AbstractContextManager[Source], figures: StreamFigures) -> None:
         outcome: Outcome = "broken"
         figures.opened()
         self._socket.hold()
@@ -186,9 +198,9 @@ class Conversation:
                     async with wait.bounded():
                         with source as frames:
                             await self._write_all(frames, wait, figures)
-                            outcome = "ended" if frames.closed else "left" if wait.gone.is_set() else "drained"
+                            outcome = frames.outcome if frames.closed else "left" if wait.gone.is_set() else "drained"
                         if outcome != "left":
-                            await self._end(*(OVER if outcome == "ended" else DRAINED))
+                            await self._end(*ENDS[outcome])
                 except Stuck:
                     outcome = "cut"
                     self._abort()
@@ -208,6 +220,8 @@ class Conversation:
             frames = await source.frames(wait, self._service.settings.keepalive_s)
             for group in self._groups(frames):
                 await self._write(group)
+                if wait.over:  # a long page must not hold up a process that stops
+                    break
             figures.delivered(len(frames))
 
     def _groups(self, frames: Iterable[Frame]) -> Iterator[list[bytes]]:
@@ -225,11 +239,14 @@ class Conversation:
     async def _write(self, messages: list[bytes]) -> None:
         """One at a time, whoever writes: a reader that takes nothing is then seen whatever it was to take."""
         async with self._writing:
-            if self._wait is not None:
-                self._wait.sending_since = self._wait.clock()
+            wait = self._wait
+            if wait is None:
+                await self._socket.write(messages)
+                return
+            wait.sending_since = began = wait.clock()
             await self._socket.write(messages)
-            if self._wait is not None:
-                self._wait.sending_since = None
+            wait.held_s += wait.clock() - began
+            wait.sending_since = None
 
     # --- up
 

@@ -28,7 +28,7 @@ class Log:
         self.away = away
         self.fault = fault or OperationalError("SELECT", {}, Exception())
 
-    async def page(self, after: int) -> list[Entry]:
+    async def page(self, after: int, limit: int = 500, bytes_max: int = 0) -> list[Entry]:
         if self.away:
             self.away -= 1
             raise self.fault
