@@ -17,11 +17,11 @@ from eventstore.vitals import VitalFigures
 Front = Literal["sse", "ndjson", "replay", "ws", "poll", "page"]
 # A stream's end: the run's, its age's or the process's; the reader went; it took nothing and was cut; we broke.
 Outcome = Literal["ended", "rotated", "drained", "left", "cut", "broken"]
+Limit = Literal["requests", "streams", "queued", "connections", "head", "time"]
 
 STREAMS: Final[tuple[Front, ...]] = ("sse", "ndjson", "replay", "ws")
-OUTCOMES: Final[tuple[Outcome, ...]] = ("ended", "rotated", "drained", "left", "cut", "broken")
-Limit = Literal["requests", "streams", "queued", "connections", "head", "time"]
 LIMITS: Final[tuple[Limit, ...]] = ("requests", "streams", "queued", "connections", "head", "time")
+OUTCOMES: Final[tuple[Outcome, ...]] = ("ended", "rotated", "drained", "left", "cut", "broken")
 METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 # The service's own targets: the share of streams that may drop, and the one that wakes somebody.

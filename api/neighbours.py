@@ -6,6 +6,7 @@ not changed for a few seconds by our own clock, and the hash goes when nobody wr
 """
 
 import asyncio
+from contextlib import suppress
 from hashlib import sha256
 from time import monotonic
 from typing import Final
@@ -61,6 +62,12 @@ class Neighbours:
             name = _name(who)
             self._limits.heard(who, [other[name] for other in others or () if name in other])
         return others is not None
+
+    async def leave(self) -> None:
+        """This process gives nothing any more."""
+        if self._number:
+            with suppress(RedisError, OSError, TimeoutError):
+                await self._redis.hdel(KEY, self._own)
 
     async def _exchange(self, own: dict[str, tuple[float, int]]) -> Others:
         async with self._redis.pipeline(transaction=False) as pipeline:

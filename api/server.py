@@ -55,12 +55,13 @@ class ApiServer(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        for listener in sockets or []:  # what it accepts has this from it
+        for listener in sockets or []:
+            # What it accepts has this from it. Left to itself the system holds megabytes for a reader who is slow, and
+            # neither it nor we would know how far behind it is; and one who is gone without a word it asks for a
+            # quarter of an hour.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._unheard_ms)
-            # What it accepts has this from it. Left to itself the system holds megabytes for a reader who is slow, and
-            # neither it nor we would know how far behind it is.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
         await super().startup(sockets)
         logger.info("listening", addresses=[address_of(listener) for listener in sockets or []])
 

@@ -90,9 +90,10 @@ async def opened(
     telling = asyncio.create_task(readers.run(), name="readers")
     errands = Errands(settings.errands_max)
     limits = Limits(settings, figures.refusals)
-    neighbours = asyncio.create_task(Neighbours(limits, redis, settings.callers_tell_s).run(), name="neighbours")
     asking = async_engine(database_url, application="runwire-api-polls", role="runwire_api", pool_size=HELD)
     standings, newest = Standings(asking), Newest(asking)
+    neighbours = Neighbours(limits, redis, settings.callers_tell_s)
+    sharing = asyncio.create_task(neighbours.run(), name="neighbours")
     try:
         yield Service(
             settings=settings,
@@ -118,13 +119,14 @@ async def opened(
         )
     finally:
         await errands.finish(settings.drain_s)
-        for task in (following, telling, neighbours):
+        for task in (following, telling, sharing):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
         await readers.tell(leaves=True)
         await standings.close()
         await newest.close()
+        await neighbours.leave()
         handoff.close()
         await redis.aclose()
         await engine.dispose()
@@ -165,6 +167,7 @@ async def _reader(request: Request, service: Asked) -> Caller:
         if known is None:
             raise
         request.state.key_id = known.key_id
+        service.limits.request(known)
         return known
 
 

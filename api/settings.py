@@ -11,8 +11,8 @@ from eventstore.log import PAGE_EVENTS_MAX
 from eventstore.settings import StoreSettings
 from eventstore.tail import RING_EVENTS_MAX
 
-STREAM_PAGE_BYTES = 262_144  # of the log, read at once for one stream: so much a reader who takes nothing may hold
 ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+STREAM_PAGE_BYTES = 262_144  # of the log, read at once for one stream: so much a reader who takes nothing may hold
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -7,8 +7,9 @@ from a page, which cannot set one, in the first message, where no proxy logs it.
 """
 
 import asyncio
+import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from time import perf_counter
 from typing import Any, Final
@@ -48,12 +49,17 @@ from api.submission import read_object
 
 PROTOCOL: Final = "runwire.v1"
 OVER: Final = (1000, "the run has ended")
-DRAINED: Final = (1012, "this server stops: come back with your cursor")
-ROTATED: Final = (1012, "this connection is old: come back with your cursor")
-ENDS: Final[dict[Outcome, tuple[int, str]]] = {"ended": OVER, "drained": DRAINED, "rotated": ROTATED}
-SWITCH: Final = {"true": True, "1": True, "false": False, "0": False}
+ENDS: Final[Mapping[Outcome, tuple[int, str]]] = {
+    "ended": OVER,
+    "rotated": (1012, "this connection is old: come back with your cursor"),
+    "drained": (1012, "this server stops: come back with your cursor"),
+}
 OF_STATUS: Final = 4000  # and the status of the problem, except
 CLOSES: Final = {500: 1011, 503: 1013}
+ASKED: Final = {
+    "after": (DIGITS, "the seq of the last event that you have"),
+    "snapshot": (re.compile("0|1|true|false"), "1 or 0"),
+}
 SAYS: Final = ("ping", "cancel", "decision")
 ID_MAX: Final = 64
 KEY_FIRST: Final = (
@@ -69,10 +75,10 @@ router = APIRouter(prefix="/v1/runs", tags=["events"])
     response_class=Response,
     summary="The events of a run over a WebSocket",
     description="Each envelope is one text message, the same bytes as on the other fronts; `after`, `types` and "
-    '`snapshot` as there. Send `{"type":"ping"}`, `{"type":"cancel","reason":…}` or `{"type":"decision",…}` with the '
-    "fields of its route; an `id` of yours comes back in the answer. A page sends its key as the first message. Closed "
-    "with 1000 after the terminal event, 1012 at a restart and when it is old (come back with your cursor), 4000 plus "
-    "a status with the problem before it.",
+    "`snapshot` as there. Send "
+    '`{"type":"ping"}`, `{"type":"cancel","reason":…}` or `{"type":"decision",…}` with the fields of its route; an '
+    "`id` of yours comes back in the answer. A page sends its key as the first message. Closed with 1000 after the "
+    "terminal event, 1012 at a restart (come back with your cursor), 4000 plus a status with the problem before it.",
     responses={426: {"description": "this is not the handshake of a WebSocket"}},
 )
 async def needs_upgrade(run_id: str) -> Response:
@@ -133,15 +139,13 @@ class Conversation:
 
     async def _conversed(self) -> None:
         try:
-            caller, wish = await self._opened()
-            service = self._service
-            begun = await start(service, caller, wish)
+            caller, wish = await self._begun()
+            begun = await start(self._service, caller, wish)
             if begun.over:
                 await self._end(*OVER)
                 return
-            figures = service.figures.stream("ws")
-            source = service.limits.stream(caller)(streamed(service, begun, wish, figures))
-            await self._stream(source, figures)
+            place, figures = self._service.limits.stream(caller), self._service.figures.stream("ws")
+            await self._stream(place(streamed(self._service, begun, wish, figures)), figures)
         except Closed:
             pass
         except Exception as fault:  # noqa: BLE001 - the last edge: nothing above us could tell the reader or the log
@@ -151,18 +155,19 @@ class Conversation:
                 status = answer.status_code
                 await self._end(CLOSES.get(status, OF_STATUS + status), orjson.loads(answer.body)["title"])
 
-    async def _opened(self) -> tuple[Caller, Wish]:
-        """Who asks, and for what."""
+    async def _begun(self) -> tuple[Caller, Wish]:
+        """Who reads, and what."""
         caller = self._caller = await self._authenticated()
         self._service.limits.request(caller)
         asked = self._connection.query_params
-        after, snapshot = asked.get("after"), asked.get("snapshot", "false").lower()
-        if after is not None and not DIGITS.fullmatch(after):
-            raise BadRequest(faults=[Fault("/query/after", "must be the seq of the last event that you have")])
-        if snapshot not in SWITCH:
-            raise BadRequest(faults=[Fault("/query/snapshot", "must be true or false")])
-        cursor = int(after) if after is not None else None
-        return caller, Wish(self._run_id, cursor, types_in(asked.get("types")), SWITCH[snapshot])
+        if faults := [
+            Fault(f"/query/{name}", f"must be {form}")
+            for name, (shape, form) in ASKED.items()
+            if name in asked and not shape.fullmatch(asked[name])
+        ]:
+            raise BadRequest(faults=faults)
+        after, snapshot = asked.get("after"), asked.get("snapshot") in ("1", "true")
+        return caller, Wish(self._run_id, int(after) if after else None, types_in(asked.get("types")), snapshot)
 
     async def _authenticated(self) -> Caller:
         headers = self._connection.headers
@@ -215,6 +220,8 @@ class Conversation:
             frames = await source.frames(wait, self._service.settings.keepalive_s)
             for group in self._groups(frames):
                 await self._write(group)
+                if wait.over:  # a long page must not hold up a process that stops
+                    break
             figures.delivered(len(frames))
 
     def _groups(self, frames: Iterable[Frame]) -> Iterator[list[bytes]]:
@@ -232,12 +239,14 @@ class Conversation:
     async def _write(self, messages: list[bytes]) -> None:
         """One at a time, whoever writes: a reader that takes nothing is then seen whatever it was to take."""
         async with self._writing:
-            if self._wait is not None:
-                self._wait.sending_since = self._wait.clock()
+            wait = self._wait
+            if wait is None:
+                await self._socket.write(messages)
+                return
+            wait.sending_since = began = wait.clock()
             await self._socket.write(messages)
-            if self._wait is not None and self._wait.sending_since is not None:
-                self._wait.held_s += self._wait.clock() - self._wait.sending_since
-                self._wait.sending_since = None
+            wait.held_s += wait.clock() - began
+            wait.sending_since = None
 
     # --- up
 

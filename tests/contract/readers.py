@@ -6,11 +6,13 @@ Each keeps the envelopes' bytes as they came, so that fronts can be compared byt
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
 import httpx
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from eventstore.domain.lifecycle import TERMINAL_TYPES
 
@@ -141,19 +143,19 @@ class WebSocketReader(Reader):
     """Follows over a WebSocket."""
 
     async def read(self, cut: int = CUT_NEVER) -> None:
-        address = f"{self.client.base_url}/v1/runs/{self.run_id}/ws?after={self.cursor}".replace("http", "ws", 1)
+        own = f"{self.client.base_url}/v1/runs/{self.run_id}/ws?after={self.cursor}&{self.query}"
         key = {"Authorization": self.client.headers["Authorization"]}
-        connection = await connect(address, additional_headers=key, compression=None)
+        connection = await connect(own.replace("http", "ws", 1), additional_headers=key, compression=None)
         try:
-            async for message in connection:
-                assert isinstance(message, str)
-                envelope = message.encode()
-                cut -= len(envelope)
-                if cut < 0:
-                    return
-                told = json.loads(envelope)
-                self.keep(told["seq"], told["type"], envelope)
-            assert (connection.close_code, self.ended) == (1000, True)
+            with suppress(ConnectionClosed):
+                while True:
+                    envelope = await connection.recv(decode=False)
+                    cut -= len(envelope)
+                    if cut < 0:
+                        return
+                    told = json.loads(envelope)
+                    self.keep(told["seq"], told["type"], bytes(envelope))
+            assert (connection.close_code == 1000) == self.ended
         finally:
             connection.transport.abort()
             await connection.wait_closed()
