@@ -1,0 +1,144 @@
+"""The client that we ship, on a real server and through a network that meddles: every event once, whatever happens."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from ops.services import Endpoints
+from runwire import AsyncClient, Client, Event, Notice, Pace
+from runwire.following import Choice
+from tests.meddling import Fate, Proxy, meddling, said
+from tests.serving import DEADLINE_S, Api, Writer, register, serving, until
+from tests.writing import result, started, token
+
+PACE = Pace(
+    first_byte_s=0.6, silence_s=1.0, poll_wait_s=1, stream_again_s=0.5, waits_s=(0.01, 0.02), patience_s=DEADLINE_S
+)
+
+
+@dataclass
+class Network:
+    """A server, a proxy before it, and clients that go through the proxy."""
+
+    api: Api
+    proxy: Proxy
+    worker: AsyncEngine
+    redis: Redis
+    notices: list[Notice] = field(default_factory=list)
+
+    async def run(self) -> Writer:
+        """A run of ada's that the test writes."""
+        return Writer(self.worker, await self.api.submit(), self.redis)
+
+    def client(self, **more: Any) -> AsyncClient:
+        return AsyncClient(self.proxy.address, self.api.key(), pace=PACE, on_notice=self.notices.append, **more)
+
+    def blocking(self) -> Client:
+        return Client(self.proxy.address, self.api.key(), pace=PACE, on_notice=self.notices.append)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def api(database_url: str, services: Endpoints, worker_engine: AsyncEngine) -> AsyncIterator[Api]:
+    await register(worker_engine)
+    async with serving(database_url, services.redis_url, keepalive_s=0.2, retry_ms=10) as api:
+        yield api
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def network(api: Api, worker_engine: AsyncEngine, redis: Redis) -> AsyncIterator[Network]:
+    async with meddling(api.address) as proxy:
+        yield Network(api, proxy, worker_engine, redis)
+
+
+class Reading:
+    """A reader in the background, async or in a thread of its own."""
+
+    def __init__(self, network: Network, run: Writer, *, blocking: bool, transport: Choice = "auto") -> None:
+        self.seqs: list[int] = []
+        self.transports: list[str] = []
+        read = (
+            asyncio.to_thread(self._block, network, run, transport)
+            if blocking
+            else self._await(network, run, transport)
+        )
+        self.task = asyncio.create_task(read)
+
+    async def _await(self, network: Network, run: Writer, transport: Choice) -> None:
+        async with network.client() as client, client.follow(run.run_id, transport=transport) as events:
+            async for event in events:
+                self._take(event, events.transport)
+
+    def _block(self, network: Network, run: Writer, transport: Choice) -> None:
+        with network.blocking() as client, client.follow(run.run_id, transport=transport) as events:
+            for event in events:
+                self._take(event, events.transport)
+
+    def _take(self, event: Event, transport: str) -> None:
+        self.seqs.append(event.seq)
+        self.transports.append(transport)
+
+    async def has(self, seq: int) -> None:
+        await until(lambda: self.task.done() or (self.seqs and self.seqs[-1] >= seq))
+
+    async def all(self) -> list[int]:
+        await asyncio.wait_for(self.task, DEADLINE_S)
+        return self.seqs
+
+
+BOTH = pytest.mark.parametrize("blocking", [False, True], ids=["async", "sync"])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "fates",
+    [
+        [],
+        [Fate("cut", 0)] * 2,
+        [Fate("cut", 150), Fate("cut", 700), Fate("cut", 400)],
+        [Fate("refuse"), said("502 Bad Gateway"), said("503 Service Unavailable", Retry_After="0")],
+        [Fate("cut", 700), said("401 Unauthorized"), said("429 Too Many Requests", Retry_After="0")],
+        [Fate("stall", 900)],
+    ],
+    ids=["nothing", "no byte", "pieces", "away", "key and limit", "stall"],
+)
+async def test_a_run_is_read_to_its_end_over_a_stream_that_breaks(
+    network: Network, fates: list[Fate], blocking: bool
+) -> None:
+    network.proxy.meddle(*fates)
+    run = await network.run()
+    await run.append(started(), token("a"))
+    reading = Reading(network, run, blocking=blocking)
+    await reading.has(3)
+    await run.append(token("b"))
+    await run.append(result())
+    assert await reading.all() == [1, 2, 3, 4, 5]
+    assert not network.proxy.polls
+    assert len(network.proxy.streams) >= len(fates) + 1
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "fate",
+    [Fate("hold"), Fate("stall", 0), Fate("stall", 230), said("200 OK", "<p>Please log in</p>"), said("403 Forbidden")],
+    ids=["held", "no answer", "no byte", "another page", "forbidden"],
+)
+async def test_where_no_stream_gets_through_the_run_is_read_by_short_requests_and_that_is_said(
+    network: Network, fate: Fate, blocking: bool
+) -> None:
+    network.proxy.meddle(then=fate)
+    run = await network.run()
+    await run.append(started(), token("a"))
+    reading = Reading(network, run, blocking=blocking)
+    await reading.has(3)
+    assert set(reading.transports) == {"poll"}
+    await run.append(token("b"))
+    await reading.has(4)
+    await run.append(result())
+    assert await reading.all() == [1, 2, 3, 4, 5]
+    assert [notice for notice in network.notices if notice.transport == "poll" and "short requests" in notice.text]
