@@ -2,8 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
+from typing import Any
 
 import aiohttp
 import httpx
@@ -24,7 +25,7 @@ from tests.writing import result, started, token
 Headers = dict[str, str]
 Take = Callable[[str | None, str, str], None]
 # Reads one connection to its end and tells each event; False when the connection broke.
-Reader = Callable[[str, Headers, Take], Awaitable[bool]]
+Reader = Callable[[str, Headers, Take], Coroutine[Any, Any, bool]]
 SILENCE = re.compile(rb"\r\n:\n\r\n")
 
 
