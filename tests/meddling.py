@@ -39,6 +39,7 @@ class Proxy:
     """Where it listens, what it was asked, and what it does to whom."""
 
     address: str
+    upstream: str
     fate: Callable[[str], Fate] = lambda _: PASS
     asked: list[str] = field(default_factory=list)  # the whole head of each request
     heard: list[bytearray] = field(default_factory=list)  # what was sent down for each of them
@@ -73,15 +74,11 @@ def cursor_of(head: str) -> int:
 @asynccontextmanager
 async def meddling(address: str) -> AsyncIterator[Proxy]:
     """A proxy before this server. Each connection carries one request."""
-    upstream = urlsplit(address)
-    assert upstream.hostname
-    assert upstream.port
-    host, port = upstream.hostname, upstream.port
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
-                await _request(proxy, host, port, reader, writer)
+                await _request(proxy, reader, writer)
         finally:
             writer.close()
 
@@ -91,7 +88,7 @@ async def meddling(address: str) -> AsyncIterator[Proxy]:
         task.add_done_callback(proxy.open.discard)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    proxy = Proxy(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    proxy = Proxy(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", address)
     try:
         yield proxy
     finally:
@@ -102,9 +99,7 @@ async def meddling(address: str) -> AsyncIterator[Proxy]:
         await server.wait_closed()
 
 
-async def _request(
-    proxy: Proxy, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
+async def _request(proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     head = await reader.readuntil(HEAD_END)
     proxy.asked.append(head.decode())
     proxy.heard.append(heard := bytearray())
@@ -115,7 +110,8 @@ async def _request(
         writer.write(fate.answer)
         await writer.drain()
         return
-    up_reader, up_writer = await asyncio.open_connection(host, port)
+    upstream = urlsplit(proxy.upstream)
+    up_reader, up_writer = await asyncio.open_connection(upstream.hostname, upstream.port)
     try:
         up_writer.write(head[: -len(HEAD_END)] + b"\r\nConnection: close" + HEAD_END)
         onward = asyncio.create_task(_upward(reader, up_writer))

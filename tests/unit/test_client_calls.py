@@ -86,16 +86,16 @@ async def test_a_submission_whose_answer_was_lost_is_sent_again_under_the_same_k
         if blocking:
             with server.client() as client:
                 assert client.submit("drill", {"pieces": 1}, title="Mine")["id"] == RUN
-                client.submit("drill", {}, idempotency_key="mine", continues="other")
+                client.continue_run({"id": "other"}, idempotency_key="mine")
         else:
             async with server.async_client() as waiting:
                 assert (await waiting.submit("drill", {"pieces": 1}, title="Mine"))["id"] == RUN
-                await waiting.submit("drill", {}, idempotency_key="mine", continues="other")
+                await waiting.continue_run({"id": "other"}, idempotency_key="mine")
         keys = [request.headers["idempotency-key"] for request in server.asked]
         assert (len(set(keys[:3])), keys[3]) == (1, "mine")
         assert [json.loads(request.content) for request in server.asked[2:]] == [
             {"workflow": "drill", "input": {"pieces": 1}, "title": "Mine"},
-            {"workflow": "drill", "input": {}, "continues": "other"},
+            {"continues": "other"},
         ]
         assert {request.headers["authorization"] for request in server.asked} == {"Bearer rw_key"}
 
