@@ -42,8 +42,10 @@ def _constants() -> str:
     )
 
 
-def _quoted(types_: Collection[str]) -> str:
-    return ", ".join(f'"{type_}"' for type_ in TYPES if type_ in types_)
+def _quoted(types_: Collection[str], line: int = 60) -> str:
+    words = [f'"{type_}"' for type_ in TYPES if type_ in types_]
+    one_line = ", ".join(words)
+    return one_line if len(one_line) <= line else "\n" + "".join(f"  {word},\n" for word in words)
 
 
 def _interface(name: str, model: type[BaseModel], shapes: dict[str, type[BaseModel]], *, withheld: bool) -> str:
