@@ -84,11 +84,6 @@ class Client:
         """Let go of the connections."""
         self._client.close()
 
-    def go_on(self, run_id: str, title: str | None = None) -> Json:
-        """Start a run that takes up one which ended without a result."""
-        with _in_one_line():
-            return self._client.go_on(run_id, title=title)
-
     def submit(self, workflow: str, given: Any, title: str | None = None) -> Json:
         """Start a run."""
         with _in_one_line():

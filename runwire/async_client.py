@@ -100,10 +100,6 @@ class AsyncClient:
         """Start a run that takes up one which ended without a result: what was finished there is not done again."""
         return await self._ask(calls.submit({"continues": calls.run_id(run)}, title, idempotency_key))
 
-    async def go_on(self, run: RunId, *, title: str | None = None, idempotency_key: str | None = None) -> Json:
-        """Start a run that takes up one which ended without a result."""
-        return await self._ask(calls.go_on(run, title, idempotency_key))
-
     async def workflows(self) -> list[Json]:
         """What you may start."""
         return list((await self._ask(calls.workflows()))["workflows"])

@@ -32,12 +32,6 @@ def submit(wish: Mapping[str, Any], title: str | None, idempotency_key: str | No
     return _sending(f"{_V1}/runs", body, {"Idempotency-Key": idempotency_key or uuid.uuid4().hex})
 
 
-def go_on(run: RunId, title: str | None, idempotency_key: str | None) -> Call:
-    """Start a run that takes up one which ended without a result."""
-    body = {"continues": run_id(run)} | ({} if title is None else {"title": title})
-    return _sending(f"{_V1}/runs", body, {"Idempotency-Key": idempotency_key or uuid.uuid4().hex})
-
-
 def workflows() -> Call:
     """What can be run."""
     return Call("GET", f"{_V1}/workflows")

@@ -97,10 +97,6 @@ class Client:
         """Start a run that takes up one which ended without a result: what was finished there is not done again."""
         return self._ask(calls.submit({"continues": calls.run_id(run)}, title, idempotency_key))
 
-    def go_on(self, run: RunId, *, title: str | None = None, idempotency_key: str | None = None) -> Json:
-        """Start a run that takes up one which ended without a result."""
-        return self._ask(calls.go_on(run, title, idempotency_key))
-
     def workflows(self) -> list[Json]:
         """What you may start."""
         return list(self._ask(calls.workflows())["workflows"])

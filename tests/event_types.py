@@ -1,12 +1,15 @@
 """The event catalogue as TypeScript: `python -m tests.event_types` writes the client's types, a test compares them."""
 
 import types
+from collections.abc import Collection
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from eventstore.domain.events import BODIES
+from eventstore.domain.disclosure import DRAFTS
+from eventstore.domain.events import BODIES, TYPES
+from eventstore.domain.lifecycle import TERMINAL_TYPES
 from tests.house import ROOT
 
 FILE = ROOT / "api" / "web" / "client" / "events.ts"
@@ -25,7 +28,24 @@ def typescript() -> str:
         nested += [_interface(shape.__name__, shape, shapes, withheld=False) for shape in new]
     rows = "".join(f"  readonly {name}: {body.__name__}Data;\n" for name, body in BODIES.items())
     catalogue = f"export interface EventData {{\n{rows}}}\n\nexport type EventType = keyof EventData;\n"
-    return "\n".join([HEAD, *sorted(nested), *bodies, catalogue])
+    return "\n".join([HEAD, *sorted(nested), *bodies, catalogue, _constants()])
+
+
+def _constants() -> str:
+    told = {
+        "TERMINAL": ("The run ends with one of these.", TERMINAL_TYPES),
+        "DRAFTS": ("What a later `retry` may take back.", DRAFTS),
+    }
+    return "\n".join(
+        f"// {meaning}\nexport const {name}: ReadonlySet<string> = new Set([{_quoted(types_)}]);\n"
+        for name, (meaning, types_) in told.items()
+    )
+
+
+def _quoted(types_: Collection[str], line: int = 60) -> str:
+    words = [f'"{type_}"' for type_ in TYPES if type_ in types_]
+    one_line = ", ".join(words)
+    return one_line if len(one_line) <= line else "\n" + "".join(f"  {word},\n" for word in words)
 
 
 def _interface(name: str, model: type[BaseModel], shapes: dict[str, type[BaseModel]], *, withheld: bool) -> str:

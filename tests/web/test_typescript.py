@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from eventstore.domain.lifecycle import STATUSES, TERMINAL_TYPES
+from eventstore.domain.lifecycle import STATUSES
 from tests import event_types, node
 
 TESTS = sorted((node.WEB / "tests").glob("*.test.ts"))
@@ -30,10 +30,7 @@ def test_the_clients_types_are_those_of_the_servers_catalogue() -> None:
     assert event_types.FILE.read_text(encoding="utf-8") == event_types.typescript(), "run python -m tests.event_types"
 
 
-def test_the_client_knows_the_servers_ends_and_statuses() -> None:
-    told = re.search(r"TERMINAL.* = new Set\(\[(.*)\]\)", source("frames.ts"))
-    assert told is not None
-    assert set(re.findall(r'"(\w+)"', told[1])) == TERMINAL_TYPES
+def test_the_client_knows_the_servers_statuses() -> None:
     told = re.search(r"type Status = (.*);", source("runs.ts"))
     assert told is not None
     assert re.findall(r'"(\w+)"', told[1]) == list(STATUSES)

@@ -1,6 +1,7 @@
 // Runwire over HTTP, in browsers and in Node: submit, follow, cancel, decide, look.
 
 import { Credential, type GiveCredential } from "./credential.ts";
+import type { EventType } from "./events.ts";
 import { Follower, type Following, type Reader, SURROUNDINGS, type Surroundings, type Wanted } from "./follower.ts";
 import type { Frame } from "./frames.ts";
 import { watchPage } from "./page.ts";
@@ -23,6 +24,7 @@ export interface ClientOptions {
 
 export interface FollowOptions {
   readonly after?: number;
+  readonly types?: readonly EventType[]; // only these, and what ends the run or takes them back
   readonly signal?: AbortSignal;
   readonly onCondition?: (condition: Condition) => void;
   readonly onFrames?: (frames: readonly Frame[]) => void; // instead of iterating
@@ -112,7 +114,7 @@ export class Client {
   // Follows a run from a cursor to its end: each event once, in order, over whatever the network lets through.
   follow(runId: string, options: FollowOptions = {}): Story {
     return new Story(options, (reader) => {
-      const wanted = { url: this.#url, runId, after: options.after ?? 0 };
+      const wanted = { url: this.#url, runId, after: options.after ?? 0, types: options.types };
       return this.#tabs?.follow(wanted, this.#credential, reader) ?? this.#follow(wanted, this.#credential, reader);
     });
   }

@@ -314,3 +314,17 @@ export interface EventData {
 }
 
 export type EventType = keyof EventData;
+
+// The run ends with one of these.
+export const TERMINAL: ReadonlySet<string> = new Set(["result", "cancelled", "error"]);
+
+// What a later `retry` may take back.
+export const DRAFTS: ReadonlySet<string> = new Set([
+  "progress",
+  "reasoning",
+  "token",
+  "tool_call",
+  "tool_result",
+  "finding",
+  "validation",
+]);

@@ -50,6 +50,7 @@ export interface Wanted {
   readonly url: string;
   readonly runId: string;
   readonly after: number;
+  readonly types?: readonly string[] | undefined; // a stream that is not shared may be asked for these only
 }
 
 export interface Means {
@@ -163,7 +164,8 @@ export class Follower implements Following {
         return;
       }
       if (!still()) return;
-      const response = await this.#get(`events?after=${after}`, "text/event-stream", mine.signal);
+      const types = this.#wanted.types === undefined ? "" : `&types=${this.#wanted.types.join(",")}`;
+      const response = await this.#get(`events?after=${after}${types}`, "text/event-stream", mine.signal);
       if (!still()) return;
       const kind = response.headers.get("Content-Type") ?? "";
       if (response.status !== 200 || !kind.startsWith("text/event-stream") || response.body === null) {

@@ -1,6 +1,6 @@
 // What a run tells: stored events, and frames that only this reader gets and that have no place in the log.
 
-import type { EventData, EventType } from "./events.ts";
+import { DRAFTS, type EventData, type EventType, TERMINAL } from "./events.ts";
 
 // A stored event as the caller's role may see it: a policy may withhold fields, so each of them may be absent.
 export type RunEvent = { [T in EventType]: Envelope<T> }[EventType];
@@ -49,7 +49,6 @@ export interface Checkpoint {
   readonly seq: number;
 }
 
-export const TERMINAL: ReadonlySet<string> = new Set(["result", "cancelled", "error"]);
 const WITHOUT_PLACE: ReadonlySet<string> = new Set(["lagging", "reset"]);
 
 // What a stream or a page holds, as a frame; null when it is none that we know.
@@ -58,4 +57,16 @@ export function frameOf(body: unknown): Frame | Checkpoint | null {
   const told = body as { seq?: unknown; type?: unknown };
   if (typeof told.type !== "string") return null;
   return Number.isSafeInteger(told.seq) || WITHOUT_PLACE.has(told.type) ? (body as Frame | Checkpoint) : null;
+}
+
+// Which frames a reader of these types is given: the same over every way, whatever the server leaves out by itself.
+export function wantedOf(types: readonly EventType[] | undefined): (frame: Frame) => boolean {
+  if (types === undefined) return () => true;
+  const wanted: ReadonlySet<string> = new Set([...types, ...TERMINAL, ...(types.some(isDraft) ? ["retry"] : [])]);
+  const gathered = types.includes("token") || types.includes("reasoning");
+  return ({ type }) => wanted.has(type) || type === "reset" || (type === "lagging" && gathered);
+}
+
+function isDraft(type: EventType): boolean {
+  return DRAFTS.has(type);
 }

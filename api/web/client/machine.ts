@@ -1,7 +1,8 @@
 // How a run is followed over a network that may cut, buffer, refuse or sleep. Pure: told what happened and when, it
 // says what to do next. Two ways lead to the same events: the event stream, and short requests with the same cursor.
 
-import { type Checkpoint, type Frame, TERMINAL } from "./frames.ts";
+import { TERMINAL } from "./events.ts";
+import type { Checkpoint, Frame } from "./frames.ts";
 import { Ladder, NEVER } from "./ladder.ts";
 import { Listening } from "./listening.ts";
 import type { Reason, Refusal } from "./terms.ts";

@@ -3,7 +3,7 @@
 import { Refused } from "./answers.ts";
 import type { FollowOptions } from "./client.ts";
 import type { Following, Reader } from "./follower.ts";
-import type { Frame } from "./frames.ts";
+import { type Frame, wantedOf } from "./frames.ts";
 import type { Condition, End } from "./terms.ts";
 
 const WAITING_MAX = 1_000; // frames that nobody took: then the network is read no further
@@ -22,10 +22,12 @@ export class Story implements AsyncIterable<Frame> {
     this.ended = new Promise((resolve) => {
       over = resolve;
     });
+    const wanted = wantedOf(options.types);
     this.#following = follow({
-      frames: (frames) => {
-        if (options.onFrames !== undefined) options.onFrames(frames);
-        else this.#waiting.push(...frames);
+      frames: (all) => {
+        const frames = all.filter(wanted);
+        if (options.onFrames === undefined) this.#waiting.push(...frames);
+        else if (frames.length > 0) options.onFrames(frames);
         this.#moved();
       },
       condition: (condition) => {

@@ -122,7 +122,10 @@ class SharedFollowing implements Following {
     const key = await this.#credential.key().catch(() => null);
     if (this.#left || this.#alone !== null) return;
     if (key === null) this.#end({ say: "end", id: this.#id, end: { how: "refused", status: 401, problem: null } });
-    else this.#say({ ...this.#wanted, do: "follow", id: this.#id, after: this.cursor, key });
+    else {
+      const { url, runId } = this.#wanted;
+      this.#say({ do: "follow", id: this.#id, url, runId, after: this.cursor, key });
+    }
   }
 
   hear(message: ToTab): void {

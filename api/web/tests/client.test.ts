@@ -16,6 +16,27 @@ test("a run is iterated over to its end", async () => {
   assert.deepEqual(seen, ["accepted", "token", "result"]);
 });
 
+test("a reader of some types is given these, what takes them back and the end, over either way", async () => {
+  for (const buffers of [false, true]) {
+    const world = new World();
+    world.buffers = buffers;
+    const seen: string[] = [];
+    const story = client(world).follow(RUN, {
+      types: ["finding"],
+      onFrames: (frames) => seen.push(...frames.map(({ type }) => type)),
+    });
+    await world.pass(2_000);
+    for (const type of ["accepted", "token", "finding", "retry", "progress"]) world.add(type);
+    await world.pass(10_000);
+    assert.equal(story.condition.state, buffers ? "polling" : "live");
+    world.add("error");
+    await world.pass(10_000);
+    assert.deepEqual(seen, ["finding", "retry", "error"]);
+    assert.equal(story.cursor, 6);
+    assert.equal(world.paths("events")[0], "events?after=0&types=finding");
+  }
+});
+
 test("whoever stops iterating leaves the stream", async () => {
   const world = new World();
   world.add();

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Credential } from "../client/credential.ts";
 import { reading, upTo } from "./reading.ts";
 import { dice, KEY, problem, World } from "./world.ts";
 
@@ -274,15 +275,108 @@ test("while a person signs in nothing is asked, and leaving ends that too", asyn
   assert.equal(world.streams, 0);
 });
 
-test("after a sleep the dead stream is not waited for", async () => {
+test("after a sleep the dead stream is not waited for, and nothing need be compared", async () => {
+  for (const slept of [25_000, 600_000]) {
+    const world = new World();
+    world.add();
+    const one = reading(world);
+    await world.pass(10_000);
+    world.sleep(slept);
+    world.die();
+    world.add();
+    await world.pass(0);
+    assert.deepEqual(one.seqs, [1, 2]);
+    assert.deepEqual(world.paths("poll"), []);
+  }
+});
+
+test("a stream that died with its network is opened anew; one that falls silent again and again is given up", async () => {
   const world = new World();
   world.add();
   const one = reading(world);
-  await world.pass(10_000);
-  world.sleep(600_000);
-  world.frames.push({ ...world.frames[0], seq: 2, type: "token" }); // on no stream: the old one is dead
+  await world.pass(1_000);
+  world.die();
+  world.add();
+  await world.pass(18_000);
+  assert.deepEqual(one.seqs, [1, 2]);
+  assert.equal(one.conditions.at(-1)?.transport, "stream");
+  world.add();
+  await world.pass(1_000);
+  world.die();
+  world.add();
+  await world.pass(18_000);
+  assert.equal(one.now(), "polling long-poll buffered");
+  assert.deepEqual(one.seqs, upTo(4));
+});
+
+test("a server that takes streams and ends them at once is not asked without a pause", async () => {
+  const world = new World();
+  const one = reading(world);
+  for (let times = 0; times < 600; times += 1) {
+    world.say(":\n");
+    await world.settle();
+    world.cut(true);
+    await world.pass(100);
+  }
+  assert.ok(world.asked.length < 20, `${world.asked.length} requests in a minute`);
+  one.follower.leave();
+});
+
+test("below, it asks as often as the server advises", async () => {
+  const world = new World();
+  world.retryAfter = "7";
+  world.add();
+  const one = reading(world, { down: "tabs" });
+  await world.pass(22_000);
+  assert.equal(one.conditions.at(-1)?.everyMs, 7_000);
+  assert.equal(world.paths("poll").length, 4);
+});
+
+test("a reader below whose cursor is at the end learns that too", async () => {
+  const world = new World();
+  world.add("result");
+  const one = reading(world, { after: 1, down: "buffered" });
+  await world.pass(0);
+  assert.deepEqual(one.ends, [{ how: "ended" }]);
+});
+
+test("a network that comes back is a new one: its streams are opened anew", async () => {
+  const world = new World();
+  world.add();
+  const one = reading(world);
+  await world.pass(1_000);
+  one.follower.offline();
+  world.die();
+  world.add();
+  await world.pass(1_000);
+  one.follower.online();
   await world.pass(0);
   assert.deepEqual(one.seqs, [1, 2]);
+  assert.deepEqual(world.paths("poll"), []);
+});
+
+test("as many new keys as it takes are tried", async () => {
+  const world = new World();
+  world.keys = new Set(["rw_7"]);
+  world.add();
+  let keys = 0;
+  const one = reading(world, { give: () => `rw_${++keys}` });
+  await world.pass(0);
+  await world.pass(0);
+  assert.deepEqual(one.seqs, [1]);
+});
+
+test("whoever is refused meanwhile waits for the same new key", async () => {
+  const asked: (string | null)[] = [];
+  const credential = new Credential(async (refused) => {
+    asked.push(refused);
+    return refused === null ? "old" : "new";
+  });
+  assert.equal(await credential.key(), "old");
+  const both = Promise.all([credential.instead("old"), credential.instead("old")]);
+  assert.deepEqual(await both, ["new", "new"]);
+  assert.equal(await credential.instead("old"), "new");
+  assert.deepEqual(asked, [null, "old"]);
 });
 
 test("a page that is looked at again goes on at once instead of waiting", async () => {

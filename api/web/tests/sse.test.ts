@@ -4,7 +4,7 @@ import { type SseEvent, SseParser } from "../client/sse.ts";
 import { dice } from "./world.ts";
 
 const STREAM =
-  '\uFEFFretry: 1000\nid: 1\nevent: token\ndata: {"a":1}\n\n:\nid: 2\nevent: token\ndata: one\ndata:two\ndata\n\n' +
+  '\uFEFFid: 1\nretry: 1000\nevent: token\ndata: {"a":1}\n\n:\nid: 2\nevent: token\ndata: one\ndata:two\ndata\n\n' +
   "event: lagging\r\ndata: é\r\n\r\n:\r\nid: bad\0id\rdata: three\r\revent: nothing\n\nid: 9\ndata: cut off\n";
 const EVENTS: SseEvent[] = [
   { id: "1", name: "token", data: '{"a":1}' },

@@ -25,6 +25,7 @@ export class World {
   refusals: Response[] = []; // each for one request, in order
   down = false; // nothing answers
   buffers = false; // answers are held back until they are whole
+  retryAfter = "1";
   lagMs = 0; // how much later streams bring what short requests bring at once
   noStreams: (() => Response) | null = null;
   #news: (() => void)[] = []; // whoever waits for an event
@@ -83,6 +84,11 @@ export class World {
   // Streams go on after this place.
   skip(seq: number): void {
     for (const open of this.#open) open.after = seq;
+  }
+
+  // Open streams are dead, and nobody is told.
+  die(): void {
+    this.#open.clear();
   }
 
   // Every open stream is lost.
@@ -178,7 +184,7 @@ export class World {
     const events = this.frames.slice(after, after + 3);
     const next = after + events.length;
     const more = next < this.frames.length;
-    const headers = { "Retry-After": "1" };
+    const headers = { "Retry-After": this.retryAfter };
     return Response.json({ events, next_after: next, more, done: this.#ended() }, { headers });
   }
 
