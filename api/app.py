@@ -18,6 +18,7 @@ from api.callers import Caller
 from api.errors import NotAllowed, Problem
 from api.figures import ApiFigures
 from api.fronts import events, poll, replay
+from api.fronts.short import ShortPath
 from api.fronts.waits import Waits
 from api.middleware import Edge
 from api.service import Who
@@ -88,6 +89,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(router, dependencies=[Depends(officers_only)])
     app.router.default = _page()
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
+    app.add_middleware(ShortPath)
     app.add_middleware(Edge, body_bytes_max=settings.request_bytes_max, figures=figures)
     return app
 

@@ -145,6 +145,8 @@ KINDS: Final[Mapping[type[Exception], Kind]] = {
     store.LogShut: Kind(503, "log-shut", "Log shut"),
 }
 SHUT_RETRY_S: Final = 15  # a person has to come first
+EXPECTED: Final = (Refusal, store.EventStoreError)
+AWAY: Final = (OperationalError, InterfaceError, PoolTimeout)
 INTERNAL: Final = KINDS[store.EventStoreError]
 UNAVAILABLE: Final = KINDS[store.LogUnavailable]
 
@@ -205,13 +207,18 @@ def told(request_id: str, error: Exception) -> Response:
 
 def install(app: FastAPI) -> None:
     """Make every refusal a problem. What is not expected here is told by the edge (api/middleware.py)."""
-    app.add_exception_handler(Refusal, _any)
-    app.add_exception_handler(store.EventStoreError, _any)
-    for away in (OperationalError, InterfaceError, PoolTimeout):
+    for kind in EXPECTED:
+        app.add_exception_handler(kind, _any)
+    for away in AWAY:
         app.add_exception_handler(away, _log_away)
     app.add_exception_handler(IntegrityError, _no_room)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    """The answer to one of EXPECTED or AWAY, for what does not go through the framework."""
+    return await (_log_away if isinstance(error, AWAY) else _any)(request, error)
 
 
 def request_id_of(request: Request) -> str:

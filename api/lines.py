@@ -36,7 +36,7 @@ async def lines(connection: AsyncConnection, service: Service, runs: Iterable[Ru
     settings = service.settings
     bounds = Bounds(settings.tenant_runs_max, settings.caller_runs_max)
     found = await queue.places(connection, open_runs, bounds)
-    return {run_id: _told(place) for run_id, place in found.items()}
+    return {run_id: in_line(place) for run_id, place in found.items()}
 
 
 async def line_of(connection: AsyncConnection, service: Service, run: RunRow) -> InLine | None:
@@ -44,7 +44,8 @@ async def line_of(connection: AsyncConnection, service: Service, run: RunRow) ->
     return (await lines(connection, service, [run])).get(run.run_id)
 
 
-def _told(place: Place) -> InLine:
+def in_line(place: Place) -> InLine:
+    """The place as the wire tells it."""
     return InLine(position=place.position, exact=place.exact, reason=place.reason)
 
 

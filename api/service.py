@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 import structlog
 from fastapi import Depends, Request
@@ -17,15 +17,21 @@ from api.errors import DATABASE_AWAY
 from api.figures import ApiFigures
 from api.fronts.waits import Waits
 from api.keys import Keys, key_in
+from api.newest import Newest
 from api.offers import Offers
+from api.places import Places
 from api.policies import Policies
 from api.readers import Readers
 from api.settings import ApiSettings
+from api.standings import Standings
 from api.states import States
 from eventstore import wakeups
 from eventstore.database import async_engine
 from eventstore.handoff import Handoff
+from eventstore.queue import Bounds
 from eventstore.tail import Tails
+
+HELD: Final = 2  # connections that standings and newest keep for themselves
 
 logger = structlog.get_logger(__name__)
 
@@ -33,7 +39,8 @@ logger = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Service:
     """What routes work with. `reading` is the same pool as `engine`, one statement at a time and no transaction.
-    `watching` is a connection of its own: figures must be had when all others are taken."""
+    `watching` is a connection of its own: figures must be had when all others are taken. So are those of `standings`
+    and `newest`, which ask for many requests at once."""
 
     settings: ApiSettings
     policies: Policies
@@ -48,6 +55,9 @@ class Service:
     offers: Offers
     keys: Keys
     states: States
+    standings: Standings
+    newest: Newest
+    places: Places
     readers: Readers
     errands: Errands
     figures: ApiFigures
@@ -76,6 +86,8 @@ async def opened(
     readers = Readers(watching, every_s=settings.readers_s, gone_s=settings.readers_gone_s)
     telling = asyncio.create_task(readers.run(), name="readers")
     errands = Errands(settings.errands_max)
+    asking = async_engine(database_url, application="runwire-api-polls", role="runwire_api", pool_size=HELD)
+    standings, newest = Standings(asking), Newest(asking)
     try:
         yield Service(
             settings=settings,
@@ -91,6 +103,9 @@ async def opened(
             offers=Offers(reading),
             keys=Keys(reading),
             states=States(settings.states_max, settings.state_bytes_max),
+            standings=standings,
+            newest=newest,
+            places=Places(reading, Bounds(settings.tenant_runs_max, settings.caller_runs_max)),
             readers=readers,
             errands=errands,
             figures=figures,
@@ -102,9 +117,12 @@ async def opened(
             with suppress(asyncio.CancelledError):
                 await task
         await readers.tell(leaves=True)
+        await standings.close()
+        await newest.close()
         handoff.close()
         await redis.aclose()
         await engine.dispose()
+        await asking.dispose()
         await watching.dispose()
 
 

@@ -5,6 +5,7 @@ from typing import Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
+from api.fronts.drafts import CHARS_MAX
 from eventstore.log import PAGE_EVENTS_MAX
 from eventstore.settings import StoreSettings
 from eventstore.tail import RING_EVENTS_MAX
@@ -42,6 +43,15 @@ class ApiSettings(StoreSettings):
     state_bytes_max: int = Field(default=134_217_728, gt=0, description="about the bytes of all folded states together")
     readers_s: float = Field(default=1.0, gt=0, description="how often the readers of this process are told of")
     errands_max: int = Field(default=1_000, gt=0, description="wake-ups and hand-overs under way at once")
+    poll_draft_chars: int = Field(
+        default=16_384, gt=0, le=CHARS_MAX, description="a poll's answer holds the last so many of a long draft"
+    )
+    poll_gzip_bytes_min: int = Field(
+        default=4_096, ge=0, description="an answer to a poll of at least this size is compressed if asked; 0: none is"
+    )
+    poll_retry_s_max: int = Field(
+        default=10, ge=2, le=60, description="whoever polls a run that is silent is asked to wait no longer than this"
+    )
     drain_s: int = Field(default=5, gt=0, description="open requests get this long when the process stops")
     stream_age_s_max: float = Field(default=3_600.0, gt=0, description="a stream ends at this age; its reader returns")
     stream_age_jitter: float = Field(default=0.2, ge=0, lt=1, description="up to this share earlier, drawn by stream")

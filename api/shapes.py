@@ -14,8 +14,6 @@ from api.states import Known
 from eventstore.domain.lifecycle import TERMINAL_STATUSES, Status
 from eventstore.domain.transcript import public
 
-RETRY_AFTER_S: Mapping[str, str] = {"queued": "2", "running": "1", "waiting": "2", "stopping": "1"}
-
 
 class Links(BaseModel):
     """Where to go on from here."""
@@ -69,10 +67,14 @@ def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     return Response(orjson.dumps(body), status, headers, JSON)
 
 
+def seen_of(known: Known) -> dict[str, Any]:
+    """What somebody who is shown this state is looking at: a decision names it."""
+    return {"seq": known.seq, "chain": known.chain.hex()}
+
+
 def state_body(run_id: UUID, known: Known, queue: dict[str, Any] | None) -> dict[str, Any]:
-    """The state of a run as a role may see it. `seen` names what it was made from, for whoever decides on it."""
-    seen = {"seq": known.seq, "chain": known.chain.hex()}
-    return {"id": run_id, **public(known.state), "queue": queue, "seen": seen, "links": links(run_id)}
+    """The state of a run as a role may see it."""
+    return {"id": run_id, **public(known.state), "queue": queue, "seen": seen_of(known), "links": links(run_id)}
 
 
 def version(view: View, seq: int, status: str | None, *more: object) -> str:

@@ -23,10 +23,10 @@ from eventstore.metrics import RecorderMetrics
 from eventstore.recorder import Recorder
 from ops.ports import free_port
 from ops.services import Endpoints
-from tests.integration.test_api_outages import database_away, not_reading, streaming
+from tests.integration.test_api_outages import not_reading, streaming
 from tests.running import Runs, start_worker
 from tests.running import until as asked_until
-from tests.serving import Api, Writer, register, serving, until
+from tests.serving import Api, Writer, database_away, register, serving, until
 from tests.writing import NOW_US, claim, new_tenant, open_run, result, started, token
 
 TOKEN = "a token of the service's operator"
