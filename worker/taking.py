@@ -92,7 +92,7 @@ class Earlier:
             kept = data["finish"] == LENGTH and data.get("on_length") == "keep"
             well = data["finish"] in ENDED_WELL or kept
         elif fact.type == "validation":
-            well = bool(data["passed"])
+            well = False  # it costs nothing to judge again what is to be returned
         else:
             well = data.get("status") != "failed"
         # An answer that is read while it comes may have its end in the log before all of it is read, and what was made
