@@ -6,14 +6,16 @@ from random import Random
 from typing import Any
 
 import pytest
+from hypothesis import given
 
 from eventstore.domain import events
-from eventstore.domain.record import Fact
+from eventstore.domain.record import Fact, Recorded
 from eventstore.domain.transcript import section_text
 from tests.carrying import Carried, Code, Nothing, Scripted, declared, told
-from tests.histories import RUN
+from tests.histories import RUN, facts, histories, recorded, superseded
 from tests.unit.test_continuing import WHOLE, Continuing
 from tests.unit.test_crash_schedules import SCRIPT, ask, carried_with, failing, length, story
+from tests.writing import accepted
 from worker.continuing import as_taken
 from worker.declare import Check
 from worker.run import Run
@@ -371,3 +373,24 @@ async def test_a_verdict_on_one_value_is_none_on_another() -> None:
         fault = await later.carry()
         assert isinstance(fault, Diverged if more else ValidationFailed)
         assert not later.of("result")
+
+
+def test_a_child_that_went_on_is_waited_for_again_and_no_other() -> None:
+    def step(place: int, child: str, on_cancel: Any, status: Any = "intent") -> events.Step:
+        asked = events.ChildRun(run_id=child, workflow="part", on_cancel=on_cancel)
+        return events.Step(name=child, status=status, child=asked, key=f"{child}#1", place=place, args="00")
+
+    begun: list[events.Body] = [accepted(), events.Started(attempt=1, worker="w", code="c", workflow_version=1)]
+    asked = [step(1, "kept", "keep"), step(1, "stopped", "cancel"), step(1, "failed", "keep")]
+    history = recorded([*begun, *asked, step(1, "failed", "keep", "failed")])
+    assert [copy.data["name"] for copy in taken_over(facts(history))] == ["kept"]
+
+
+@given(histories())
+def test_of_any_run_each_event_is_taken_over_at_most_once_and_none_that_was_taken_back(history: list[Recorded]) -> None:
+    copies = taken_over(facts(history))
+    seqs = [copy.seq for copy in copies]
+    assert seqs == sorted(set(seqs))
+    assert not set(seqs) & superseded(facts(history))
+    for copy in copies:
+        as_taken(copy, str(RUN), None, last=copy is copies[-1])
