@@ -222,7 +222,7 @@ test("after a sleep the dead stream is not waited for, and nothing need be compa
     const world = new World();
     world.add();
     const one = reading(world);
-    await world.pass(10_000);
+    await world.pass(1_000);
     world.sleep(slept);
     world.die();
     world.add();
