@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
@@ -95,9 +95,8 @@ def poll(
     """Follow a run by short requests, for networks that let no stream through."""
     client, state = _client_that_sees(run_id, key_file, data)
 
-    def frames(cursor: int) -> Any:
-        for page in client.pages(run_id, cursor, wait, limit):
-            yield from (Frame(str(event["type"]), event) for event in page["events"])
+    def frames(cursor: int) -> Iterator[Frame]:
+        return client.polled(run_id, cursor, wait, limit)
 
     with client:
         following = Following(client, run_id, after, state.get("queue"))
@@ -147,7 +146,7 @@ def decide(
 
     def answered(client: Client) -> dict[str, Any]:
         state = client.state(run_id)
-        return client.decide(run_id, {"escalation": question(state, event), "seen": state["seen"], **given, **more})
+        return client.decide(run_id, question(state, event), state["seen"], **given, **more)
 
     _, told = _asked(DECIDERS, key_file, data, answered)
     print(as_json(told) if json else f"Recorded as event {told['decision']['seq']}. The run is {told['status']}.")
