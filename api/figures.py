@@ -7,33 +7,39 @@ code, and nothing that a caller sends can add a series.
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
 from eventstore.metrics import DatabaseWatch, TailMetrics, new_registry
 from eventstore.vitals import VitalFigures
 
-Front = Literal["sse", "ndjson", "replay", "poll", "page"]
-# A stream's end: the run's, or the process's; the reader went; it took nothing and was cut; we broke.
-Outcome = Literal["ended", "drained", "left", "cut", "broken"]
+Front = Literal["sse", "ndjson", "replay", "ws", "poll", "page"]
+# A stream's end: the run's, its age's or the process's; the reader went; it took nothing and was cut; we broke.
+Outcome = Literal["ended", "rotated", "drained", "left", "cut", "broken"]
+Limit = Literal["requests", "streams", "queued", "connections", "head", "time"]
 
-STREAMS: Final[tuple[Front, ...]] = ("sse", "ndjson", "replay")
-OUTCOMES: Final[tuple[Outcome, ...]] = ("ended", "drained", "left", "cut", "broken")
+STREAMS: Final[tuple[Front, ...]] = ("sse", "ndjson", "replay", "ws")
+LIMITS: Final[tuple[Limit, ...]] = ("requests", "streams", "queued", "connections", "head", "time")
+OUTCOMES: Final[tuple[Outcome, ...]] = ("ended", "rotated", "drained", "left", "cut", "broken")
 METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 # The service's own targets: the share of streams that may drop, and the one that wakes somebody.
 DROPPED_TARGET: Final = 0.005
 DROPPED_ALARM: Final = 0.02
+# And the share of streams whose reader was so slow that its draft text came gathered.
+CONFLATED_TARGET: Final = 0.001
+CONFLATED_ALARM: Final = 0.01
 
 
 class StreamFigures:
     """The streams of one front."""
 
-    def __init__(self, front: Front, opened: Gauge, ends: Counter, delivered: Counter) -> None:
+    def __init__(self, front: Front, opened: Gauge, ends: Counter, delivered: Counter, conflated: Counter) -> None:
         self._open = opened.labels(front)
         self._ends = {outcome: ends.labels(front, outcome) for outcome in OUTCOMES}
         self._delivered = delivered.labels(front)
+        self._conflated = conflated.labels(front)
 
     def opened(self) -> None:
         """One more."""
@@ -47,6 +53,22 @@ class StreamFigures:
     def delivered(self, events: int) -> None:
         """Events that were written to a reader, told once for each group of them."""
         self._delivered.inc(events)
+
+    def conflated(self) -> None:
+        """A reader lags, told once for each stream."""
+        self._conflated.inc()
+
+
+class Refusals:
+    """What was refused because a limit was reached."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        refused = Counter("runwire_api_refused", "Refused by a limit, and by which", ["limit"], registry=registry)
+        self._by = {limit: refused.labels(limit) for limit in LIMITS}
+
+    def refused(self, limit: Limit) -> None:
+        """One more."""
+        self._by[limit].inc()
 
 
 class ApiFigures:
@@ -64,8 +86,14 @@ class ApiFigures:
         delivered = Counter(
             "runwire_api_events_delivered", "Events given to readers", ["front"], registry=self.registry
         )
+        conflated = Counter(
+            "runwire_api_streams_conflated",
+            "Streams whose reader was so slow that its draft text came gathered",
+            ["front"],
+            registry=self.registry,
+        )
         self._streams: Mapping[str, StreamFigures] = {
-            front: StreamFigures(front, opened, ends, delivered) for front in STREAMS
+            front: StreamFigures(front, opened, ends, delivered, conflated) for front in STREAMS
         }
         self._asked = {"poll": delivered.labels("poll"), "page": delivered.labels("page")}
         self._requests = Counter(
@@ -81,6 +109,7 @@ class ApiFigures:
             buckets=REQUEST_SECONDS,
             registry=self.registry,
         )
+        self.refusals = Refusals(self.registry)
         self._connections = Gauge(
             "runwire_api_database_connections", "Connections in use for requests", registry=self.registry
         )

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from time import time_ns
 from typing import Annotated, Final
 
 from fastapi import Query
@@ -9,6 +10,8 @@ from pydantic import BeforeValidator
 from starlette.requests import Request
 
 from api.errors import BadCursor, BadRequest, Fault, NotAcceptable, UnsupportedMedia
+from api.fronts.drafts import Drafts
+from eventstore.domain.events import BODIES
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -28,7 +31,22 @@ def _plain_digits(value: object) -> object:
 Number = Annotated[int, BeforeValidator(_plain_digits)]
 After = Annotated[Number | None, Query(ge=0, description="the last seq that you have; 0 for all")]
 Limit = Annotated[Number | None, Query(ge=1, description="how many events at most")]
+Types = Annotated[
+    str | None, Query(max_length=400, description="names of event types, split by commas; the end always comes")
+]
 Wait = Annotated[Number | None, Query(ge=0, description="seconds to wait for news; capped by the server")]
+
+
+Draft = Annotated[
+    Drafts, Query(description="the draft: its end, all of it, what was added to what your cursor stands for, or none")
+]
+Turn = Annotated[
+    str | None,
+    Query(
+        max_length=40,
+        description="anything that you did not send before: it makes the address a new one, and is not looked at",
+    ),
+]
 
 
 def preferred(request: Request, offers: Sequence[str]) -> str:
@@ -80,6 +98,17 @@ def asked_wait(request: Request, most_s: float, named: int | None = None) -> flo
     return min(float(named), most_s)
 
 
+def versions(request: Request) -> list[str]:
+    """The versions that the reader has, without their quotes."""
+    known = request.headers.get("if-none-match")
+    return [tag.strip().removeprefix("W/").strip('"') for tag in known.split(",")] if known else []
+
+
+def next_turn() -> str:
+    """What makes an address one that nobody has asked before, as far as caches go."""
+    return f"{time_ns() // 1_000_000:x}"
+
+
 def has_version(request: Request, etag: str) -> bool:
     """Whether the reader already has this version."""
     known = request.headers.get("if-none-match", "")
@@ -93,14 +122,18 @@ def size(asked: int | None, default: int, most: int) -> int:
     return asked or default
 
 
-def place(request: Request, after: int | None, last_seq: int) -> int:
-    """Where a stream goes on: `Last-Event-ID` before `?after=`; only a place that this log has had."""
-    cursor = after or 0
+def named_place(request: Request, after: int | None) -> int | None:
+    """Where a stream is to go on: `Last-Event-ID` before `?after=`; None when neither was said."""
     if header := request.headers.get("last-event-id", "").strip():
         if not DIGITS.fullmatch(header):
             raise BadCursor("Last-Event-ID must be the seq of the last event that you have.")
-        cursor = int(header)
-    return in_log(cursor, last_seq)
+        return int(header)
+    return after
+
+
+def place(request: Request, after: int | None, last_seq: int) -> int:
+    """Where a stream goes on; only a place that this log has had."""
+    return in_log(named_place(request, after) or 0, last_seq)
 
 
 def in_log(cursor: int, last_seq: int) -> int:
@@ -108,6 +141,16 @@ def in_log(cursor: int, last_seq: int) -> int:
     if cursor > last_seq:
         raise BadCursor(f"The log of this run ends at {last_seq}.")
     return cursor
+
+
+def types_in(asked: str | None) -> frozenset[str] | None:
+    """The event types that a reader wants; None for all. A name that is none is a slip, and its event never comes."""
+    if asked is None:
+        return None
+    types = frozenset(name.strip() for name in asked.split(","))
+    if not types <= BODIES.keys():
+        raise BadRequest(faults=[Fault("/query/types", f"must be of these, split by commas: {', '.join(BODIES)}")])
+    return types
 
 
 def trace_id(request: Request) -> str | None:

@@ -19,4 +19,6 @@ PROGRAMS: dict[str, Program] = {
     "postgresql-15": Program(
         lambda: Path("/usr/lib/postgresql/15/bin/postgres").exists(), "apt-get install postgresql-15 (Debian 12)"
     ),
+    "nginx": Program(lambda: Path("/usr/sbin/nginx").exists(), "apt-get install nginx-light (Debian 12)"),
+    "privoxy": Program(lambda: Path("/usr/sbin/privoxy").exists(), "apt-get install privoxy (Debian 12)"),
 }

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import httpx
 from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.app import create_app
@@ -21,6 +23,7 @@ from eventstore import catalogue, wakeups
 from eventstore.database import sync_engine
 from eventstore.domain.disclosure import Role
 from eventstore.domain.events import Body
+from ops.services import Endpoints
 from tests.writing import append, batch, claim
 
 DEADLINE_S = 20.0
@@ -137,3 +140,21 @@ class Writer:
         if self.redis is not None:
             await wakeups.publish(self.redis, wakeups.MOVED, wakeups.moved_payload([(self.run_id, answer.last_seq)]))
         return answer.last_seq
+
+
+@asynccontextmanager
+async def database_away(services: Endpoints, database_url: str) -> AsyncIterator[None]:
+    """Nobody can reach this database."""
+    name = make_url(database_url).database
+    admin = sync_engine(services.database_url, application="tests").execution_options(isolation_level="AUTOCOMMIT")
+    allow = text(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
+    refuse = text(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
+    cut = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
+    with admin.connect() as connection:
+        connection.execute(refuse)
+        connection.execute(cut, {"name": name})
+        try:
+            yield
+        finally:
+            connection.execute(allow)
+    admin.dispose()

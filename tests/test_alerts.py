@@ -39,6 +39,8 @@ THRESHOLDS: dict[str, float] = {
     "VersionUncovered": vitals.UNCOVERED_ALARM_S,
     "StreamsDrop": figures.DROPPED_ALARM,
     "StreamsDropOffTarget": figures.DROPPED_TARGET,
+    "ReadersLag": figures.CONFLATED_ALARM,
+    "ReadersLagOffTarget": figures.CONFLATED_TARGET,
     "ModelLimitsFull": carrying.MODEL_GIVE_UP_ALARM,
 }
 BUCKETS = {

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections import deque
 from contextlib import nullcontext
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
@@ -63,6 +63,10 @@ class ReplaySource:
     @property
     def closed(self) -> bool:
         return self._feed.closed and not self._next
+
+    @property
+    def outcome(self) -> Literal["ended", "rotated"]:
+        return "ended"
 
     async def frames(self, wait: Wait, patience_s: float) -> list[Frame]:
         clock = asyncio.get_running_loop().time
@@ -138,4 +142,5 @@ async def replay(
     feed = Feed(sight.view, cursor, upto=end)
     source = ReplaySource(service.reading, sight.run.run_id, feed, pace)
     wire, figures = wire_for(media_type, service.settings), service.figures.stream("replay")
-    return StreamAnswer(nullcontext(source), wire, service.waits, service.settings, figures)
+    counted = service.limits.stream(caller)(nullcontext(source))
+    return StreamAnswer(counted, wire, service.waits, service.settings, figures)

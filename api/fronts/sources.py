@@ -1,17 +1,22 @@
 """The log as it grows: where live frames come from and how a request waits for one, holding no connection."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.types import Receive
 
+from api.figures import StreamFigures
 from api.fronts.feed import Feed, Frame, View
+from api.fronts.lagging import Bounds, Lag, conflated
 from api.fronts.waits import Wait, Waits
-from api.readers import Readers
+from api.service import Service
+from api.settings import STREAM_PAGE_BYTES, ApiSettings
 from eventstore.domain.lifecycle import TERMINAL_TYPES
 from eventstore.tail import Entry, Tail, Tails
 
@@ -27,6 +32,11 @@ class Source(Protocol):
         """Whether there is nothing more to come."""
         ...
 
+    @property
+    def outcome(self) -> Literal["ended", "rotated"]:
+        """Once it is closed: whether the run has ended, or only this stream of it."""
+        ...
+
     async def frames(self, wait: Wait, patience_s: float) -> list[Frame]:
         """The next frames; none when nothing came in this time, or only what the view withholds."""
         ...
@@ -35,30 +45,100 @@ class Source(Protocol):
 class LiveSource:
     """History from the log, then whatever is stored next. While the log is away, it waits for it."""
 
-    def __init__(self, tail: Tail, feed: Feed) -> None:
+    __slots__ = ("_feed", "_figures", "_first", "_lag", "_rotated", "_tail", "_until")
+
+    def __init__(
+        self,
+        tail: Tail,
+        feed: Feed,
+        lag: Lag | None = None,
+        figures: StreamFigures | None = None,
+        first: Sequence[Frame] = (),
+        until: float = math.inf,
+    ) -> None:
         self._tail = tail
         self._feed = feed
+        self._lag = lag
+        self._figures = figures
+        self._first = list(first)
+        self._until = until  # by the loop's clock: then the stream ends and its reader comes back to another
+        self._rotated = False
 
     @property
     def closed(self) -> bool:
-        return self._feed.closed
+        return self._rotated or (self._feed.closed and not self._first)
+
+    @property
+    def outcome(self) -> Literal["ended", "rotated"]:
+        return "rotated" if self._rotated else "ended"
 
     async def frames(self, wait: Wait, patience_s: float) -> list[Frame]:
+        if self._first:
+            first, self._first = self._first, []
+            return first
+        left_s = self._until - wait.clock()
+        if left_s <= 0:
+            self._rotated = True
+            return self._feed.checkpoint(self._tail.run_id)
+        patience_s = min(patience_s, left_s)
         try:
-            page = await self._tail.page(self._feed.cursor)
+            page = await self._tail.page(self._feed.cursor, bytes_max=STREAM_PAGE_BYTES)
         except LOG_AWAY:
             await wait.pause(min(AWAY_S, patience_s))
             return []
         if not page:
-            await wait.moved(self._tail, self._feed.cursor, patience_s)
-        return self._feed.take(page)
+            if self._lag is not None:
+                self._lag.near(wait.held_s)
+            await wait.moved(self._tail, self._feed.cursor, patience_s, self._feed.take)
+            return []
+        return self._given(page, wait.held_s)
+
+    def _given(self, page: list[Entry], held_s: float) -> list[Frame]:
+        """What this reader gets of a page: all of it, unless it lags."""
+        cursor = self._feed.cursor
+        frames = self._feed.take(page)
+        if self._lag is None:
+            return frames
+        behind = max(self._tail.cursor or 0, page[-1].seq) - cursor
+        if not self._lag.lags(behind, lambda: _size(page), held_s):
+            return frames
+        fewer = conflated(frames)
+        if self._figures is not None and len(fewer) < len(frames):
+            self._figures.conflated()
+            self._figures = None
+        return fewer
+
+
+def _size(page: list[Entry]) -> int:
+    return sum(len(entry.recorded.body) for entry in page)
 
 
 @contextmanager
-def live(tails: Tails, readers: Readers, run_id: UUID, view: View, after: int) -> Iterator[LiveSource]:
-    """A run's frames from a cursor to its end."""
-    with readers.reading(run_id), tails.follow(run_id) as tail:
-        yield LiveSource(tail, Feed(view, after))
+def live(
+    service: Service,
+    run_id: UUID,
+    view: View,
+    after: int,
+    figures: StreamFigures,
+    *,
+    first: Sequence[Frame] = (),
+    lags: bool = True,
+    checkpoints: bool = False,
+) -> Iterator[LiveSource]:
+    """A run's frames from a cursor to its end, or until the stream is old enough. A reader of a run that had ended
+    before it came never lags: it has asked for all of that."""
+    settings = service.settings
+    feed = Feed(view, after, checkpoint_every=settings.checkpoint_events if checkpoints else None)
+    lag = Lag(Bounds(settings.lag_events, settings.lag_bytes, settings.lag_held_s)) if lags else None
+    until = asyncio.get_running_loop().time() + age_s(settings)
+    with service.readers.reading(run_id), service.tails.follow(run_id) as tail:
+        yield LiveSource(tail, feed, lag, figures, first, until)
+
+
+def age_s(settings: ApiSettings) -> float:
+    """How old one stream becomes. Not all that began together end together: they would come back together too."""
+    share = random.uniform(1 - settings.stream_age_jitter, 1)  # noqa: S311 - it keeps no secret
+    return settings.stream_age_s_max * share
 
 
 async def until_ended(tails: Tails, waits: Waits, run_id: UUID, wait_s: float, receive: Receive) -> bool:

@@ -6,10 +6,13 @@ Each keeps the envelopes' bytes as they came, so that fronts can be compared byt
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
 import httpx
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from eventstore.domain.lifecycle import TERMINAL_TYPES
 
@@ -28,6 +31,13 @@ class Reader:
     cursor: int = 0
     envelopes: list[bytes] = field(default_factory=list)
     ended: bool = False
+    query: str = ""
+    heard: bytearray = field(default_factory=bytearray)  # of the stream that is being read now
+
+    @property
+    def has(self) -> int:
+        """How many events have come, also on a stream that is still open."""
+        return len(self.envelopes) + self.heard.count(b',"final":')
 
     async def read(self, cut: int = CUT_NEVER) -> None:
         """Read on; the connection is lost after this many bytes of the body."""
@@ -50,11 +60,11 @@ class SseReader(Reader):
 
     @property
     def path(self) -> str:
-        return f"/v1/runs/{self.run_id}/events"
+        return f"/v1/runs/{self.run_id}/events?{self.query}"
 
     async def read(self, cut: int = CUT_NEVER) -> None:
         headers = {"Accept": "text/event-stream", **({"Last-Event-ID": str(self.cursor)} if self.cursor else {})}
-        body = await _body(self.client, self.path, headers, cut)
+        body = await _body(self, self.path, headers, cut)
         if body is None:
             assert self.ended, "204 before the end"
             return
@@ -79,7 +89,7 @@ class LinesReader(Reader):
 
     async def read(self, cut: int = CUT_NEVER) -> None:
         headers = {"Accept": "application/x-ndjson"}
-        body = await _body(self.client, f"/v1/runs/{self.run_id}/events?after={self.cursor}", headers, cut)
+        body = await _body(self, f"/v1/runs/{self.run_id}/events?after={self.cursor}&{self.query}", headers, cut)
         for line in _whole(body or b"", b"\n"):
             envelope = line[:-1]
             told = json.loads(envelope)
@@ -121,11 +131,34 @@ class PagesReader(PollReader):
 
     @property
     def path(self) -> str:
-        return f"/v1/runs/{self.run_id}/events?after={self.cursor}&limit={self.limit}"
+        return f"/v1/runs/{self.run_id}/events?after={self.cursor}&limit={self.limit}&{self.query}"
 
     async def read(self, cut: int = CUT_NEVER) -> None:
         self.client.headers["Accept"] = "application/json"
         await super().read(cut)
+
+
+@dataclass
+class WebSocketReader(Reader):
+    """Follows over a WebSocket."""
+
+    async def read(self, cut: int = CUT_NEVER) -> None:
+        own = f"{self.client.base_url}/v1/runs/{self.run_id}/ws?after={self.cursor}&{self.query}"
+        key = {"Authorization": self.client.headers["Authorization"]}
+        connection = await connect(own.replace("http", "ws", 1), additional_headers=key, compression=None)
+        try:
+            with suppress(ConnectionClosed):
+                while True:
+                    envelope = await connection.recv(decode=False)
+                    cut -= len(envelope)
+                    if cut < 0:
+                        return
+                    told = json.loads(envelope)
+                    self.keep(told["seq"], told["type"], bytes(envelope))
+            assert (connection.close_code == 1000) == self.ended
+        finally:
+            connection.transport.abort()
+            await connection.wait_closed()
 
 
 FRONTS: dict[str, type[Reader]] = {
@@ -133,23 +166,26 @@ FRONTS: dict[str, type[Reader]] = {
     "ndjson": LinesReader,
     "poll": PollReader,
     "pages": PagesReader,
+    "ws": WebSocketReader,
     "replay": ReplayReader,
 }
 LIVE = [name for name in FRONTS if name != "replay"]
 
 
-async def _body(client: httpx.AsyncClient, path: str, headers: dict[str, str], cut: int) -> bytes | None:
+async def _body(reader: Reader, path: str, headers: dict[str, str], cut: int) -> bytes | None:
     """The body as far as it came; None when there is nothing more to come."""
-    body = b""
-    async with client.stream("GET", path, headers=headers) as answer:
-        if answer.status_code == 204:
-            return None
-        assert answer.status_code == 200, await answer.aread()
-        async for chunk in answer.aiter_raw():
-            body += chunk
-            if len(body) >= cut:
-                return body[:cut]
-    return body
+    try:
+        async with reader.client.stream("GET", path, headers=headers) as answer:
+            if answer.status_code == 204:
+                return None
+            assert answer.status_code == 200, await answer.aread()
+            async for chunk in answer.aiter_raw():
+                reader.heard += chunk
+                if len(reader.heard) >= cut:
+                    break
+        return bytes(reader.heard[:cut])
+    finally:
+        reader.heard.clear()
 
 
 def _whole(body: bytes, end: bytes) -> Iterator[bytes]:

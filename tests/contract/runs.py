@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import UUID
 
 from hypothesis import strategies as st
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from api.fronts.feed import Feed, View
 from eventstore import log, wakeups
 from eventstore.domain.disclosure import Role
-from eventstore.domain.events import Body, Cancelled, Error, Person, Result, Usage, new_event
+from eventstore.domain.events import Body, Cancelled, Error, Person, Result, Token, Usage, new_event
 from eventstore.domain.lifecycle import CONTROL_TYPES, TABLE, TERMINAL_TYPES, Status, next_status
 from eventstore.domain.record import NewEvent, Recorded
 from eventstore.tail import Entry
@@ -56,7 +56,7 @@ class Written:
     to_come: list[NewEvent]
     redis: Redis | None = None
     _batch: int = 0
-    _claimed: bool = field(default=False)
+    _epoch: int = 0
 
     async def write(self, most: int | None = None) -> None:
         """Store the next events, all by default, and wake the readers."""
@@ -74,13 +74,30 @@ class Written:
             await wakeups.publish(self.redis, wakeups.MOVED, wakeups.moved_payload([(self.run_id, 1 << 30)]))
 
     async def _append(self, events: list[NewEvent]) -> None:
-        if not self._claimed:
-            await claim(self.worker_engine, self.run_id)
-            self._claimed = True
+        if not self._epoch:
+            self._epoch = await self._claim()
+        told = await self._store(events)
+        assert told.verdict == "ok", told
+
+    async def _claim(self) -> int:
+        epoch = (await claim(self.worker_engine, self.run_id)).epoch
+        assert epoch is not None
+        return epoch
+
+    async def _store(self, events: list[NewEvent]) -> log.Answer:
         self._batch += 1
         async with self.worker_engine.begin() as connection:
-            [told] = await log.append(connection, [log.Batch(self.run_id, 1, self._batch, events)], 30.0)
-        assert told.verdict == "ok", told
+            [told] = await log.append(connection, [log.Batch(self.run_id, self._epoch, self._batch, events)], 30.0)
+        return told
+
+    async def die(self) -> None:
+        """The worker is gone: another one takes over, and what the first still wants to store is not stored."""
+        async with self.worker_engine.begin() as connection:
+            await log.release(connection, self.run_id, self._epoch)
+        epoch = await self._claim()
+        late = await self._store([new_event(Token(text="late", section="s", step="d#1", attempt=1), NOW_US)])
+        assert late.verdict == "fenced"
+        self._epoch, self._batch = epoch, 0
 
 
 @dataclass

@@ -14,13 +14,11 @@ from uuid import UUID
 import httpx
 import pytest_asyncio
 from redis.asyncio import Redis
-from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from eventstore.database import sync_engine
 from ops.services import Endpoints
-from tests.serving import DEADLINE_S, NOWHERE, Api, Writer, register, serving, until
+from tests.serving import DEADLINE_S, NOWHERE, Api, Writer, database_away, register, serving, until
 from tests.writing import result, started, token
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,24 +113,6 @@ async def test_without_redis_a_stream_delivers_by_its_timer(database_url: str, w
             await writer.append(result())
             await until(lambda: stream.ended_cleanly)
         assert stream.has("result")
-
-
-@asynccontextmanager
-async def database_away(services: Endpoints, database_url: str) -> AsyncIterator[None]:
-    """Nobody can reach this database."""
-    name = make_url(database_url).database
-    admin = sync_engine(services.database_url, application="tests").execution_options(isolation_level="AUTOCOMMIT")
-    allow = text(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
-    refuse = text(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false")
-    cut = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name")
-    with admin.connect() as connection:
-        connection.execute(refuse)
-        connection.execute(cut, {"name": name})
-        try:
-            yield
-        finally:
-            connection.execute(allow)
-    admin.dispose()
 
 
 async def test_a_stream_outlives_an_outage_of_the_database_and_requests_are_told_of_it(

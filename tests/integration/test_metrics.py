@@ -17,16 +17,16 @@ from redis.asyncio import Redis
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from eventstore import log, recorder, signing
+from eventstore import log, run_writer, signing
 from eventstore.handoff import Handoff
 from eventstore.metrics import RecorderMetrics
 from eventstore.recorder import Recorder
 from ops.ports import free_port
 from ops.services import Endpoints
-from tests.integration.test_api_outages import database_away, not_reading, streaming
+from tests.integration.test_api_outages import not_reading, streaming
 from tests.running import Runs, start_worker
 from tests.running import until as asked_until
-from tests.serving import Api, Writer, register, serving, until
+from tests.serving import Api, Writer, database_away, register, serving, until
 from tests.writing import NOW_US, claim, new_tenant, open_run, result, started, token
 
 TOKEN = "a token of the service's operator"
@@ -292,7 +292,7 @@ async def test_a_writer_that_waits_for_room_is_seen_while_it_waits_and_after(
         return await real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(log, "append", held)
-    monkeypatch.setattr(recorder, "BUFFER_CHARS_MAX", 100)
+    monkeypatch.setattr(run_writer, "BUFFER_CHARS_MAX", 100)
     writer = made.open(run_id, 1)
     writer.push(started())
     writer.push(token("x" * 200))

@@ -20,9 +20,9 @@ from eventstore.domain.events import Escalation, OnDisconnect
 from eventstore.domain.record import Fact
 from eventstore.handoff import Handoff
 from ops.services import Endpoints
-from tests.integration.test_api_outages import database_away, process, streaming
+from tests.integration.test_api_outages import process, streaming
 from tests.running import Runs, start_worker, until
-from tests.serving import DRILL, REVIEW, Api, Writer, register, serving
+from tests.serving import DRILL, REVIEW, Api, Writer, database_away, register, serving
 from tests.writing import new_tenant, result, started, token
 from worker.metrics import WorkerMetrics
 from worker.runner import read_facts
