@@ -164,7 +164,7 @@ test("where streams are refused and short requests pass, it asks, and says why",
     world.add();
     const one = reading(world);
     await world.pass(5_000);
-    assert.equal(one.now(), `polling long-poll ${reason}`);
+    assert.equal(one.now(), `polling ${reason === "limit" ? "short-poll" : "long-poll"} ${reason}`);
     assert.deepEqual(one.seqs, [1]);
   }
 });
@@ -262,6 +262,21 @@ test("a server that takes streams and ends them at once is not asked without a p
   }
   assert.ok(world.asked.length < 20, `${world.asked.length} requests in a minute`);
   one.follower.leave();
+});
+
+test("below, no address is asked twice, and what has not changed is not sent again", async () => {
+  const world = new World();
+  world.add();
+  const one = reading(world, { down: "tabs" });
+  await world.pass(5_000);
+  const turns = world.asked.map(({ turn }) => turn);
+  assert.ok(turns.length > 4);
+  assert.equal(new Set(turns).size, turns.length);
+  assert.deepEqual(
+    world.asked.map(({ headers }) => headers.get("If-None-Match")),
+    turns.map((_, place) => (place === 0 ? null : '"1"')),
+  );
+  assert.deepEqual(one.seqs, [1]);
 });
 
 test("below, it asks as often as the server advises", async () => {
