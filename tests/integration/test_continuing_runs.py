@@ -344,6 +344,10 @@ async def test_a_tool_that_has_answered_is_not_asked_again_when_its_turn_was_cut
     assert facts[-1].data["output"] == {"text": TEXT}
     assert section_text(fold(facts), "s") == "Looking. " + TEXT
     assert called == [f"{first}/say#1:1"]
+    [before_it, own_turn] = [fact.data for fact in facts if fact.type == "model_call"]
+    assert "taken" in before_it
+    assert before_it["usage"]["output_tokens"] == 0, "what the earlier run paid for is told there"
+    assert fold(facts).usage.output_tokens == own_turn["usage"]["output_tokens"] > 0
     assert rules(asked) == ["tools", "told", "told"]
 
 
