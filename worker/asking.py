@@ -84,7 +84,10 @@ async def ask(work: Work, branch: Branch, site: Site, asked: Question) -> Answer
         if decision is None:
             await work.waits.wait(branch, call.key, due_us(question), question.seq)
         branch.passed(decision.seq, decision.at_us)
-        return _answer(decision, asked.answer)
+        try:
+            return _answer(decision, asked.answer)
+        except WorkflowFailed as fault:
+            raise fault.of(call.key)  # noqa: B904 - the same one
 
 
 async def sleep(work: Work, branch: Branch, site: Site, name: str, seconds: float) -> None:

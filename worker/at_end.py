@@ -106,6 +106,4 @@ def verdict_of(fact: Fact) -> WorkflowFailed | None:
     told = fact.data.get("output")
     if told is None:
         return None
-    verdict = WorkflowFailed(told["code"], told["message"], retryable=told["retryable"])
-    verdict.call = told.get("call")
-    return verdict
+    return WorkflowFailed(told["code"], told["message"], retryable=told["retryable"]).of(told.get("call"))

@@ -331,7 +331,8 @@ class Pieces:
         except ModelFault as fault:
             if self._stream is not None and not self._stream.ended:
                 self._stream.broke(fault)
-            raise WorkflowFailed(fault.code, fault.message_safe, retryable=fault.retryable) from fault
+            key = self._stream.key if self._stream is not None else self._recalled[0] if self._recalled else None
+            raise WorkflowFailed(fault.code, fault.message_safe, retryable=fault.retryable).of(key) from fault
 
     async def aclose(self) -> None:
         """Read no further: the connection is closed, and what was said so far stays."""

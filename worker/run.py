@@ -164,7 +164,7 @@ class Run(Talk):
             else:
                 work.memo.same_value(self._branch, call, name, site)
             if failed := [check["name"] for check in fact.data["checks"] if not check["passed"]]:
-                raise ValidationFailed(failed)
+                raise ValidationFailed(failed).of(call.key)
             work.validated[name] = fact.seq
             return value
 

@@ -7,7 +7,7 @@ swallowed one anyway meets it again at its next call, and what it returns does n
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 StopReason = Literal["cancel", "deadline", "handover", "lost", "suspend", "over"]
 
@@ -71,7 +71,7 @@ class Rewind(Halt):
 
 class WorkflowFailed(Exception):
     """The workflow cannot go on, for a reason that may be shown. `code` is stable, the message is for people; `call` is
-    the model call whose answer was not said to its end."""
+    the one that failed, where one did."""
 
     call: str | None = None
 
@@ -80,6 +80,11 @@ class WorkflowFailed(Exception):
         self.message = message
         self.retryable = retryable
         super().__init__(f"{code}: {message}")
+
+    def of(self, call: str | None) -> Self:
+        """The same, of this call."""
+        self.call = call
+        return self
 
 
 class ValidationFailed(WorkflowFailed):

@@ -95,10 +95,12 @@ class Earlier:
             well = False  # it costs nothing to judge again what is to be returned
         else:
             well = data.get("status") != "failed"
-        # An answer that is read while it comes may have its end in the log before all of it is read, and what was made
-        # of it after that: so the run's own end says which answer has ended it.
-        was_last = self._last.type == "error" and self._last.data.get("call") == data["key"]
-        return not well and (was_last or not self._went_on(data["key"], fact.seq))
+        return self._ended_it(data["key"]) or not (well or self._went_on(data["key"], fact.seq))
+
+    def _ended_it(self, key: str) -> bool:
+        """Whether the run's own end says so. What was begun after a failure does not always tell that it was caught: a
+        branch beside it may have gone on, or somebody read what had come of a stream before it was cut."""
+        return self._last.type == "error" and self._last.data.get("call") == key
 
     def _is_cut(self, closed: Closed) -> bool:
         """Whether it is a text that the model had no room to end."""
@@ -157,7 +159,7 @@ class Earlier:
         had too little."""
         key = fact.data["key"]
         again: dict[str, Any] = {"superseded": [], "usage": None, "version": None}
-        if self._went_on(key, fact.seq):
+        if self._went_on(key, fact.seq) and not self._ended_it(key):
             yield self._copy(fact.seq, **again)
         elif fact.data["reason"] == CUT_VALUE:
             spoken = Usage.told(fact.data.get("usage") or {}).output_tokens
@@ -174,12 +176,11 @@ class Earlier:
 
 
 def _begun(history: History) -> Iterator[tuple[str, int]]:
-    """Where each living call began, and each milestone was told."""
+    """Where each living call began. Milestones tell nothing: a branch above tells them for others."""
     for key, closed in [*history.closed.items(), *history.intents.items()]:
         yield key, closed.seqs[0][0]
     for key, opened in history.open.items():
         yield key, opened.seqs[0]
-    yield from history.milestones.items()
 
 
 def _is_open(intent: Fact) -> bool:

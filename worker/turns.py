@@ -97,7 +97,7 @@ class Dialog:
 
     def ended(self, key: str, said: Spoken) -> Spoken:
         """The last turn, if it was said to its end."""
-        return replace(finished(key, said, self.question.on_length), turns=self.question.turn)
+        return replace(finished(key, said, self.question.on_length), turns=self.question.turn, key=key)
 
     def _count(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Failures one after the other; what a person did not allow is none."""

@@ -109,6 +109,7 @@ async def test_only_a_run_that_ended_without_a_result_is_continued(
         assert answer.status_code == status, end
         if status == 409:
             assert answer.json()["code"] == "not-continuable"
+            assert ("has its result" in answer.json()["detail"]) == (end is not None)
     queued = (await ada.post("/v1/runs", json=WISH)).json()["id"]
     assert told(await ada.post("/v1/runs", json={"continues": queued}))[:2] == (409, "not-continuable")
 

@@ -24,7 +24,7 @@ from worker.llm.scripted_rules import parse_rules
 from worker.llm.scripted_server import ScriptedServer
 from worker.llm.settings import ModelSettings
 from worker.run import Run
-from worker.steps import StepContext
+from worker.steps import Retry, StepContext
 from worker.stops import WorkflowFailed
 from worker.toolbox import ToolContext
 
@@ -271,25 +271,28 @@ async def test_a_yes_of_which_nothing_was_made_is_asked_for_again_and_one_that_w
 
 
 async def test_what_was_replaced_is_replaced_in_the_new_log_as_well(stage: Stage) -> None:
-    fail = True
+    flaws: list[Exception] = [ConnectionError("away")]
+    fails: list[Exception] = [WorkflowFailed("away", "It is away.")]
 
-    def check() -> None:
-        if fail:
-            raise WorkflowFailed("away", "It is away.")
+    def flaky(left: list[Exception]) -> None:
+        if left:
+            raise left.pop()
 
     async def code(run: Run, _: Nothing) -> Nothing:
+        await run.step("flaky", lambda: flaky(flaws), retry=Retry(2, first_wait_s=0.001, jitter_s=0.0))
         for text in ("one", "two", "three"):
             await run.finding(Nothing(text=text), item="it")
-        await run.step("check", check)
+        await run.step("check", lambda: flaky(fails))
         return await run.validate(Nothing(), [])
 
     stage.play(code)
     first = await stage.submit()
     await stage.ended(first)
-    fail = False
     second = await stage.runs.go_on(first)
     facts = [fact for fact in await stage.ended(second) if fact.type == "finding"]
     assert [fact.data.get("replaces") for fact in facts] == [None, facts[0].seq, facts[1].seq]
+    moved = [fact.data["taken"]["seq"] - fact.seq for fact in facts]
+    assert moved == [1, 1, 1], "the retry before them is not taken over, so they stand elsewhere"
 
 
 async def test_an_earlier_log_that_is_not_as_it_ended_is_not_taken_over(stage: Stage) -> None:
@@ -344,6 +347,10 @@ async def test_a_tool_that_has_answered_is_not_asked_again_when_its_turn_was_cut
     assert facts[-1].data["output"] == {"text": TEXT}
     assert section_text(fold(facts), "s") == "Looking. " + TEXT
     assert called == [f"{first}/say#1:1"]
+    [before_it, own_turn] = [fact.data for fact in facts if fact.type == "model_call"]
+    assert "taken" in before_it
+    assert before_it["usage"]["output_tokens"] == 0, "what the earlier run paid for is told there"
+    assert fold(facts).usage.output_tokens == own_turn["usage"]["output_tokens"] > 0
     assert rules(asked) == ["tools", "told", "told"]
 
 

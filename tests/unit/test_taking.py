@@ -394,3 +394,69 @@ def test_of_any_run_each_event_is_taken_over_at_most_once_and_none_that_was_take
     assert not set(seqs) & superseded(facts(history))
     for copy in copies:
         as_taken(copy, str(RUN), None, last=copy is copies[-1])
+
+
+async def test_a_value_of_the_wrong_form_is_asked_for_again() -> None:
+    async def code(run: Run, _: Nothing) -> Nothing:
+        return await run.validate(await run.value("tell", ask("tell"), Nothing), [])
+
+    carried = Carried(declared(code), Scripted({"tell": ["[1]"]}))
+    fault = await carried.carry()
+    assert isinstance(fault, WorkflowFailed)
+    assert (fault.code, fault.call) == ("malformed", "tell#1")
+    later = taken_up(carried, model=Scripted({"tell": ['{"text": "so"}']}))
+    assert await later.carry() is None
+    assert later.of("result")[0].data["output"]["text"] == "so"
+
+
+async def test_a_failure_that_ended_the_run_is_made_good_whatever_went_on_beside_it() -> None:
+    broken, waiting = True, asyncio.Event()
+
+    async def fail() -> str:
+        if broken:
+            raise WorkflowFailed("away", "It is away.")
+        return "there"
+
+    async def code(run: Run, _: Nothing) -> Nothing:
+        async def one(run: Run, word: str) -> str:
+            if word == "b":
+                await run.step("wait", waiting.wait)
+            return str(await run.step("length", length, word))
+
+        said = []
+        async with run.as_done(["a", "b"], one, key=str) as values:
+            async for value in values:
+                said.append(value)
+                if len(said) == 1:
+                    said.append(await run.step("fail", fail, returns=str))
+        return await run.validate(Nothing(text=" ".join(said)), [])
+
+    carried = Carried(declared(code))
+    fault = await carried.carry()
+    assert isinstance(fault, WorkflowFailed)
+    assert fault.call == "fail#1"
+    # What a branch beside it may have begun before it was stopped.
+    beside = events.Step(name="more", status="ok", key="b/more#1", place=3, args="00")
+    carried.add(events.new_event(beside, 0))
+    carried.facts[-2:] = [
+        replace(fact, seq=seq) for seq, fact in enumerate(carried.facts[:-3:-1], len(carried.facts) - 1)
+    ]
+    broken = False
+    waiting.set()
+    assert "fail#1" not in taken(taken_up(carried))
+
+
+async def test_what_was_called_otherwise_stands_as_it_was() -> None:
+    def saying(word: str) -> Code:
+        async def code(run: Run, _: Nothing) -> Nothing:
+            size = await run.step("length", length, word, returns=int)
+            said = await run.model("tell", ask("tell"), section="s")
+            return await run.validate(Nothing(text=f"{size}: {said.text}"), [])
+
+        return code
+
+    carried = Carried(declared(saying("abc")), Continuing(room=2))
+    await carried.carry()
+    later = taken_up(carried, saying("abcde"), Continuing())
+    assert await later.carry() is None
+    assert later.of("result")[0].data["output"]["text"] == f"3: {WHOLE}"
