@@ -26,6 +26,7 @@ from api.service import Service
 from api.shapes import is_done
 from api.states import Known, Pages
 from eventstore.domain.errors import EventStoreError
+from eventstore.domain.run import RunState
 from eventstore.domain.transcript import public
 
 
@@ -82,7 +83,18 @@ async def _known(connection: AsyncConnection, service: Service, sight: Sight, cu
 
 
 def _snapshot(known: Known) -> dict[str, Any]:
-    return {**public(known.state), "seen": {"seq": known.seq, "chain": known.chain.hex()}}
+    seen = {"seq": known.seq, "chain": known.chain.hex()}
+    return {**public(known.state), "seen": seen, "drafts": drafts_of(known.state)}
+
+
+def drafts_of(state: RunState) -> list[dict[str, Any]]:
+    """The state's text piece by piece with its places, so that a later `retry` can take back any part of it."""
+    told = [("token", {"section": name}, pieces) for name, pieces in state.sections.items()]
+    told += [("reasoning", {}, state.reasoning)] if state.reasoning else []
+    return [
+        {"type": type_, "shared": shared, "pieces": [[piece.seq, piece.text] for piece in pieces]}
+        for type_, shared, pieces in told
+    ]
 
 
 def streamed(service: Service, begun: Start, wish: Wish, figures: StreamFigures) -> AbstractContextManager[LiveSource]:

@@ -6,7 +6,11 @@ server's flow control stays: an outlet that is not ready must not be written to,
 it by ASGI's `send`, which waits. Under another server there is no outlet and everything goes that way.
 """
 
+import struct
 from collections.abc import Callable
+from contextlib import suppress
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import Final, Protocol
 
 from starlette.types import Scope
@@ -30,6 +34,10 @@ class Outlet(Protocol):
         """Give it one whole chunk."""
         ...
 
+    def untaken(self) -> int:
+        """The bytes that its reader has not taken yet, as far as this machine knows."""
+        ...
+
 
 class SocketOutlet:
     """The socket of one answer in the making."""
@@ -48,6 +56,13 @@ class SocketOutlet:
         return not (
             self._flow.write_paused or cycle.disconnected or cycle.response_complete or self._transport.is_closing()
         )
+
+    def untaken(self) -> int:
+        held = int(self._transport.get_write_buffer_size())
+        with suppress(OSError):  # it is closed, or this system does not tell
+            number = self._transport.get_extra_info("socket").fileno()
+            held += struct.unpack("i", ioctl(number, TIOCOUTQ, bytes(4)))[0]
+        return held
 
 
 def outlet_into(cycle: RequestResponseCycle | None, scope: Scope) -> Outlet | None:

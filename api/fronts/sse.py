@@ -139,7 +139,7 @@ class StreamAnswer(Response):
         clock, keepalive_s = wait.clock, self._settings.keepalive_s
         self._clock, self._spoke = clock, clock()
         if self._outlet is not None:
-            wait.pen = self
+            wait.pen, wait.untaken = self, self._outlet.untaken
         while not (source.closed or wait.over):
             # Nothing of what was written is held while we wait for more: a stream waits for most of its life.
             patience_s = max(0.0, self._spoke + keepalive_s - clock())

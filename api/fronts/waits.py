@@ -41,7 +41,21 @@ class Wait:
     A wait with a pen is a follower of its tail: what comes is written where it comes, and nobody is woken for it.
     """
 
-    __slots__ = ("_fault", "_sending", "_sleep", "_take", "clock", "gone", "held_s", "over", "pen", "sending_since")
+    __slots__ = (
+        "_fault",
+        "_left",
+        "_sending",
+        "_sleep",
+        "_take",
+        "_took_at",
+        "clock",
+        "gone",
+        "held_s",
+        "over",
+        "pen",
+        "sending_since",
+        "untaken",
+    )
 
     def __init__(self) -> None:
         self.over = False
@@ -53,6 +67,9 @@ class Wait:
         self._take: Take | None = None
         self._sleep: asyncio.Future[None] | None = None
         self._fault: Exception | None = None
+        self.untaken: Callable[[], int] | None = None  # what the reader has not taken yet, where that is known
+        self._left = 0
+        self._took_at = 0.0
         self._sending: asyncio.Timeout | None = None
 
     @asynccontextmanager
@@ -66,6 +83,19 @@ class Wait:
             raise Stuck from fault
         finally:
             self._sending = None
+
+    def look(self, timeout_s: float) -> None:
+        """Give up if the reader has taken nothing for so long. One that takes little is slow and not gone: it may need
+        longer than that for what is sent at once."""
+        if self.sending_since is None:
+            return
+        if self.untaken is not None:
+            left, before = self.untaken(), self._left
+            self._left = left
+            if left < before:
+                self._took_at = self.clock()
+        if max(self.sending_since, self._took_at) <= self.clock() - timeout_s:
+            self.give_up()
 
     def give_up(self) -> None:
         """The reader has taken nothing for too long."""
@@ -154,10 +184,8 @@ class Waits:
     def _look(self) -> None:
         """Give up on readers who have taken nothing; again and again for as long as there are readers."""
         loop = asyncio.get_running_loop()
-        limit = loop.time() - self._send_timeout_s
         for wait in self._open:
-            if wait.sending_since is not None and wait.sending_since <= limit:
-                wait.give_up()
+            wait.look(self._send_timeout_s)
         self._watch = loop.call_later(self._send_timeout_s / LOOKS, self._look) if self._open else None
 
     def drain(self) -> None:

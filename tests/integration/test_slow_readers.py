@@ -51,8 +51,9 @@ class Slow:
         self.body += bite
 
     async def take_all(self) -> None:
-        while not self.complete:
-            await self.take(65_536)
+        async with asyncio.timeout(DEADLINE_S):
+            while not self.complete:
+                await self.take(65_536)
 
     def frames(self) -> list[tuple[str, int | None, dict[str, Any]]]:
         """Type, id and envelope of each."""
@@ -102,10 +103,13 @@ async def test_a_reader_who_lags_has_its_draft_text_gathered_and_every_finding_a
         [wait] = api.service.waits._open
         for number in range(60):
             await writer.append(*[token(f"{number}.{part} {WORD}") for part in range(20)], finding(number))
-        while wait.held_s < 0.3:
+        while wait.held_s < 0.3:  # until it has been held up for long enough
             await until(lambda: wait.sending_since is not None or wait.held_s >= 0.3)
             await until(lambda: wait.sending_since is None or wait.clock() - wait.sending_since > 0.3)
-            await slow.take(20_000)
+            assert wait.untaken is not None
+            before = wait.untaken()
+            while wait.sending_since is not None and wait.untaken() == before:  # so much we know of what it takes
+                await slow.take(20_000)
         await writer.append(result())
         await slow.take_all()
     frames = slow.frames()
@@ -128,18 +132,19 @@ async def test_a_reader_who_lags_has_its_draft_text_gathered_and_every_finding_a
 
 
 async def test_a_fast_reader_of_a_long_history_is_given_every_event_as_it_is(
-    api: Api, worker_engine: AsyncEngine, redis: Redis
+    database_url: str, services: Endpoints, worker_engine: AsyncEngine, redis: Redis
 ) -> None:
-    run_id = await api.submit()
-    writer = Writer(worker_engine, run_id, redis)
-    await writer.append(started())
-    for _ in range(4):
-        await writer.append(*[token(WORD) for _ in range(400)])
-    async with reading(api, run_id) as quick:
-        while quick.body.count(b"\nevent: token\n") < 1_600:
-            await quick.take(65_536)
-        await writer.append(result())
-        await quick.take_all()
+    async with serving(database_url, services.redis_url, lag_events=20, lag_held_s=2 * DEADLINE_S) as api:
+        run_id = await api.submit()
+        writer = Writer(worker_engine, run_id, redis)
+        await writer.append(started())
+        for _ in range(4):
+            await writer.append(*[token(WORD) for _ in range(400)])
+        async with reading(api, run_id) as quick, asyncio.timeout(DEADLINE_S):
+            while quick.body.count(b"\nevent: token\n") < 1_600:
+                await quick.take(65_536)
+            await writer.append(result())
+            await quick.take_all()
     assert [place for _, place, _ in quick.frames()] == list(range(1, 1_604))
 
 

@@ -112,6 +112,20 @@ async def test_a_reader_that_takes_nothing_is_given_up_and_its_neighbours_are_no
             await send_for_ever(stuck)
 
 
+async def test_a_reader_that_takes_little_is_not_given_up_until_it_takes_nothing() -> None:
+    waits, left = Waits(send_timeout_s=0.05), [100]
+
+    def untaken() -> int:
+        left[0] -= left[0] > 50  # a little less at each look; after fifty of them it is the same for ever
+        return left[0]
+
+    async with waits.open(messages_never) as wait:
+        wait.untaken = untaken
+        with pytest.raises(Stuck):
+            await send_for_ever(wait)
+    assert left == [50]
+
+
 async def test_readers_that_come_after_a_quiet_time_are_watched_too() -> None:
     waits = Waits(send_timeout_s=0.05)
     for _ in range(2):

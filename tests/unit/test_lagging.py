@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from api.fronts.feed import OWN_TYPES, Feed, Frame, View
 from api.fronts.lagging import DRAFT_TYPES, STRETCH_MIN, Bounds, Lag, conflated
+from api.fronts.opening import drafts_of
 from api.policies import load
 from api.settings import ROOT
 from eventstore.domain.disclosure import ROLES
@@ -138,6 +139,28 @@ def test_only_draft_text_is_gathered_and_all_else_keeps_its_place_and_its_bytes(
             assert told["data"]["count"] == len(inside) >= STRETCH_MIN - 1
             assert {one.type for one in inside} <= DRAFT_TYPES
             assert not {one.seq for one in inside} & set(covered)
+
+
+@some
+@given(st.one_of(histories(), wordy()), st.data())
+def test_text_of_a_snapshot_is_taken_back_by_a_later_retry_piece_by_piece(
+    history: list[Recorded], data: st.DataObject
+) -> None:
+    """A reader that begins with the state at a place, drops what retries name and adds what comes, has the draft."""
+    facts = [event.fact() for event in history]
+    place = data.draw(st.integers(0, len(facts)))
+    drafts = drafts_of(fold(facts[:place]))
+    pieces = {(draft["type"], draft["shared"].get("section"), *piece) for draft in drafts for piece in draft["pieces"]}
+    for fact in facts[place:]:
+        if fact.type in DRAFT_TYPES and fact.data.get("shape", "text") == "text":
+            pieces.add((fact.type, fact.data.get("section"), fact.seq, fact.data["text"]))
+        if fact.type == "retry":
+            dead = fact.data["superseded"]
+            pieces = {piece for piece in pieces if not any(first <= piece[2] <= last for first, last in dead)}
+    whole = drafts_of(fold(facts))
+    assert pieces == {
+        (draft["type"], draft["shared"].get("section"), *piece) for draft in whole for piece in draft["pieces"]
+    }
 
 
 def test_what_is_gathered_is_much_smaller_and_text_that_is_taken_back_is_not_said() -> None:
