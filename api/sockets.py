@@ -30,7 +30,7 @@ class Closed(Exception):
 
 
 class Socket(Lingering, WebSocketsSansIOProtocol):
-    """As the front sees it: `write` and `hold`."""
+    """As the front sees it: `write`, `put` and `hold`."""
 
     def __init__(
         self,
@@ -45,12 +45,26 @@ class Socket(Lingering, WebSocketsSansIOProtocol):
         self._held = False
         self.close_timeout = CLOSE_S
 
-    async def write(self, messages: Iterable[bytes]) -> None:
-        """Each of these as one text message."""
-        await self.writable.wait()
-        if self.disconnected or self.close_sent or self.conn.state is not State.OPEN or self.transport.is_closing():
-            raise Closed
+    @property
+    def ready(self) -> bool:
+        """Whether it takes more at once."""
+        return self.writable.is_set() and self._is_open()
+
+    def put(self, messages: Iterable[bytes]) -> None:
+        """Each of these as one text message, now: for whoever has looked that it is ready."""
         self.transport.write(b"".join(_framed(messages)))
+
+    async def write(self, messages: Iterable[bytes]) -> None:
+        """Each of these as one text message, when it takes more."""
+        await self.writable.wait()
+        if not self._is_open():
+            raise Closed
+        self.put(messages)
+
+    def _is_open(self) -> bool:
+        return not (self.disconnected or self.close_sent or self.transport.is_closing()) and (
+            self.conn.state is State.OPEN
+        )
 
     def hold(self) -> None:
         """The front ends it when the process stops, on an event boundary; until it says so, the server does."""

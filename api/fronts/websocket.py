@@ -98,6 +98,7 @@ class Conversation:
         self._run_id: str = scope["path_params"]["run_id"]
         self._writing = asyncio.Lock()
         self._wait: Wait | None = None
+        self._figures: StreamFigures | None = None
         self._caller: Caller | None = None
         given = self._connection.headers.get("x-request-id", "")
         self._request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
@@ -216,13 +217,28 @@ class Conversation:
 
     async def _write_all(self, source: Source, wait: Wait, figures: StreamFigures) -> None:
         """The frames of a source, until it closes, the reader leaves or the process drains."""
+        self._figures, wait.pen = figures, self
         while not (source.closed or wait.over):
-            frames = await source.frames(wait, self._service.settings.keepalive_s)
-            for group in self._groups(frames):
-                await self._write(group)
-                if wait.over:  # a long page must not hold up a process that stops
-                    break
-            figures.delivered(len(frames))
+            # Nothing of what was written is held while we wait for more.
+            await self._tell(await source.frames(wait, self._service.settings.keepalive_s), wait, figures)
+
+    async def _tell(self, frames: list[Frame], wait: Wait, figures: StreamFigures) -> None:
+        for group in self._groups(frames):
+            await self._write(group)
+            if wait.over:  # a long page must not hold up a process that stops
+                return
+        figures.delivered(len(frames))
+
+    @property
+    def ready(self) -> bool:
+        """As a pen: whether the socket takes more at once, and nobody else is writing to it."""
+        return self._socket.ready and not self._writing.locked()
+
+    def write(self, frames: list[Frame]) -> None:
+        """As a pen: what came at this moment, while this reader waits."""
+        assert self._figures is not None
+        self._socket.put([frame.data for frame in frames])
+        self._figures.delivered(len(frames))
 
     def _groups(self, frames: Iterable[Frame]) -> Iterator[list[bytes]]:
         group: list[bytes] = []
@@ -301,7 +317,9 @@ class Conversation:
     # --- ending
 
     async def _answered(self, fault: Exception) -> Response:
-        answer = await answer_to(self._connection, fault)
+        answer = None
+        with suppress(type(fault)):  # raised again by whoever finds that it is not theirs to tell
+            answer = await answer_to(self._connection, fault)
         if answer is None:
             log_unexpected(self._request_id, fault)
             answer = told(self._request_id, fault)
