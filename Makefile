@@ -26,8 +26,9 @@ test: $(VENV)/.dev ## all tests, on real servers that are started for them
 test-again: $(VENV)/.dev ## the few tests that failed once more, each alone; names those that then pass as unsteady
 	@$(PY) -m tests.unsteady
 
-lint: $(VENV)/.dev ## ruff and mypy --strict
+lint: $(VENV)/.dev ## ruff and mypy --strict; tsc for TypeScript
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+	@$(PY) -m tests.node && cd api/web && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm run --silent lint
 
 bench: $(VENV)/.dev ## print the figures that the README quotes
 	@$(PY) -m tests.bench

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from api.callers import Caller
 from api.errors import NotAuthenticated
@@ -96,7 +96,7 @@ class Keys:
         }
 
 
-def key_in(request: Request) -> str:
+def key_in(request: HTTPConnection) -> str:
     """The key that a request carries, in a header and nowhere else."""
     headers = request.headers
     return given_key(headers.get("authorization", ""), headers.get("x-api-key", ""))

@@ -74,6 +74,7 @@ async def keep_in_bounds(connection: AsyncConnection, service: Service, caller: 
         ("of your tenant", line.of_tenant, line.tenant_max),
     ):
         if count > most:
+            service.figures.refusals.refused("queued")
             raise TooManyQueued(
                 f"{most} runs {whose} wait to begin: as many as may. Try again when some of them have begun.",
                 headers={"Retry-After": str(QUEUE_FULL_RETRY_S)},

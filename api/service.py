@@ -17,6 +17,8 @@ from api.errors import DATABASE_AWAY
 from api.figures import ApiFigures
 from api.fronts.waits import Waits
 from api.keys import Keys, key_in
+from api.limits import Limits
+from api.neighbours import Neighbours
 from api.newest import Newest
 from api.offers import Offers
 from api.places import Places
@@ -61,6 +63,7 @@ class Service:
     readers: Readers
     errands: Errands
     figures: ApiFigures
+    limits: Limits
 
 
 @asynccontextmanager
@@ -86,8 +89,11 @@ async def opened(
     readers = Readers(watching, every_s=settings.readers_s, gone_s=settings.readers_gone_s)
     telling = asyncio.create_task(readers.run(), name="readers")
     errands = Errands(settings.errands_max)
+    limits = Limits(settings, figures.refusals)
     asking = async_engine(database_url, application="runwire-api-polls", role="runwire_api", pool_size=HELD)
     standings, newest = Standings(asking), Newest(asking)
+    neighbours = Neighbours(limits, redis, settings.callers_tell_s)
+    sharing = asyncio.create_task(neighbours.run(), name="neighbours")
     try:
         yield Service(
             settings=settings,
@@ -109,16 +115,18 @@ async def opened(
             readers=readers,
             errands=errands,
             figures=figures,
+            limits=limits,
         )
     finally:
         await errands.finish(settings.drain_s)
-        for task in (following, telling):
+        for task in (following, telling, sharing):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
         await readers.tell(leaves=True)
         await standings.close()
         await newest.close()
+        await neighbours.leave()
         handoff.close()
         await redis.aclose()
         await engine.dispose()
@@ -142,6 +150,7 @@ Asked = Annotated[Service, Depends(_service)]
 async def _caller(request: Request, service: Asked) -> Caller:
     caller = await service.keys.caller(key_in(request))
     request.state.key_id = caller.key_id
+    service.limits.request(caller)
     return caller
 
 
@@ -158,6 +167,7 @@ async def _reader(request: Request, service: Asked) -> Caller:
         if known is None:
             raise
         request.state.key_id = known.key_id
+        service.limits.request(known)
         return known
 
 

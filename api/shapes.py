@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from api.fronts.feed import View
@@ -23,6 +23,7 @@ class Links(BaseModel):
     poll: str
     cancel: str
     decisions: str
+    continue_: str | None = Field(None, alias="continue", description="where a run that takes this one up is asked for")
 
 
 class RunStatus(BaseModel):
@@ -56,10 +57,11 @@ class RunList(BaseModel):
     next: UUID | None
 
 
-def links(run_id: UUID) -> dict[str, str]:
-    """The addresses of one run."""
+def links(run_id: UUID, status: str | None = None) -> dict[str, str]:
+    """The addresses of one run. Of one that ended without a result also where one is asked for that `continues` it."""
     own = f"/v1/runs/{run_id}"
-    return {"self": own, **{name: f"{own}/{name}" for name in ("events", "poll", "cancel", "decisions")}}
+    told = {"self": own, **{name: f"{own}/{name}" for name in ("events", "poll", "cancel", "decisions")}}
+    return {**told, "continue": "/v1/runs"} if status in ("failed", "cancelled") else told
 
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -74,7 +76,8 @@ def seen_of(known: Known) -> dict[str, Any]:
 
 def state_body(run_id: UUID, known: Known, queue: dict[str, Any] | None) -> dict[str, Any]:
     """The state of a run as a role may see it."""
-    return {"id": run_id, **public(known.state), "queue": queue, "seen": seen_of(known), "links": links(run_id)}
+    addresses = links(run_id, known.state.status)
+    return {"id": run_id, **public(known.state), "queue": queue, "seen": seen_of(known), "links": addresses}
 
 
 def version(view: View, seq: int, status: str | None, *more: object) -> str:

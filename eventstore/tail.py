@@ -7,6 +7,9 @@ ring and reads pages until it has caught up.
 The seam between history and live cannot lose an event. The ring holds a contiguous stretch that ends at the tail's own
 cursor, and only `Tails` moves that cursor, by asking the log for `seq > cursor`. A wake-up only says when to ask. Lost,
 doubled, reordered or forged, it changes nothing, and without Redis the tails ask on a timer.
+
+A reader at the end of the log need not be woken for each event, which would cost more than the event: it may leave a
+`Follower` with the tail, and is then given what is new in the same turn in which the tail got it.
 """
 
 import asyncio
@@ -14,7 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Final
+from typing import Final, Protocol
 from uuid import UUID
 
 import structlog
@@ -35,6 +38,8 @@ RING_BYTES_MAX: Final = 1_048_576
 ASK_RUNS_MAX: Final = 500
 TIMER_S: Final = 1.0
 AWAY_S: Final = 0.5
+# What is new at one moment is given to followers up to this; for more they are woken, and take it by pages.
+GIVEN_BYTES_MAX: Final = 65_536
 
 logger = structlog.get_logger(__name__)
 
@@ -61,6 +66,31 @@ class Entry:
         return self._fact
 
 
+class Follower(Protocol):
+    """Whoever waits at a tail for what comes after a cursor. Neither call may wait, or raise."""
+
+    def came(self, entries: list[Entry]) -> None:
+        """These are new, all that came at this moment."""
+        ...
+
+    def wake(self) -> None:
+        """There is something new: ask for it."""
+        ...
+
+
+class Sleeper:
+    """A follower that wants to be woken and nothing more."""
+
+    def __init__(self) -> None:
+        self.woken = asyncio.Event()
+
+    def came(self, entries: list[Entry]) -> None:
+        self.woken.set()
+
+    def wake(self) -> None:
+        self.woken.set()
+
+
 class Tail:
     """The newest events of one run, and whoever waits for the next."""
 
@@ -73,7 +103,7 @@ class Tail:
         self._engine = engine
         self._ring: deque[Entry] = deque()
         self._bytes = 0
-        self._moved = asyncio.Event()
+        self._followers: dict[Follower, None] = {}  # in the order in which they came
 
     async def page(self, after: int, limit: int = PAGE_EVENTS_MAX, bytes_max: int = PAGE_BYTES_MAX) -> list[Entry]:
         """The next events after this cursor: at most `limit`, and of the log `bytes_max`; none only when there is none
@@ -99,33 +129,51 @@ class Tail:
             self.cursor = min(after, end)
             self.ended = head is not None and self.cursor == end and head.status in TERMINAL_STATUSES
 
-    async def moved(self, after: int, timeout_s: float | None) -> bool:
-        """Wait until there is something after this cursor; False when the time is over."""
+    def has(self, after: int) -> bool:
+        """Whether something after this cursor has come."""
+        return self.cursor is not None and self.cursor > after
+
+    @contextmanager
+    def followed(self, follower: Follower) -> Iterator[None]:
+        """Tell this follower of whatever comes, for as long as the block lasts. Nothing is told of what came before."""
+        self._followers[follower] = None
         try:
-            if timeout_s is None:
-                while self.cursor is None or self.cursor <= after:
-                    await self._moved.wait()
-                return True
-            async with asyncio.timeout(timeout_s):
-                while self.cursor is None or self.cursor <= after:
-                    await self._moved.wait()
+            yield
+        finally:
+            del self._followers[follower]
+
+    async def moved(self, after: int, timeout_s: float) -> bool:
+        """Wait until there is something after this cursor; False when the time is over."""
+        if self.has(after):
+            return True
+        sleeper = Sleeper()
+        try:
+            with self.followed(sleeper):
+                async with asyncio.timeout(timeout_s):
+                    while not self.has(after):
+                        sleeper.woken.clear()
+                        await sleeper.woken.wait()
         except TimeoutError:
             return False
         return True
 
     def take(self, events: list[Recorded]) -> None:
         """New events from the log, in order. Anything at or before the cursor was taken before."""
-        fresh = [event for event in events if self.cursor is not None and event.seq > self.cursor]
-        for event in fresh:
-            self._ring.append(Entry(event))
-            self._bytes += len(event.body)
+        fresh = [Entry(event) for event in events if self.cursor is not None and event.seq > self.cursor]
+        if not fresh:
+            return
+        self._ring.extend(fresh)
+        size = sum([len(entry.recorded.body) for entry in fresh])
+        self._bytes += size
         while len(self._ring) > RING_EVENTS_MAX or (self._bytes > RING_BYTES_MAX and len(self._ring) > 1):
             self._bytes -= len(self._ring.popleft().recorded.body)
-        if fresh:
-            self.cursor = fresh[-1].seq
-            self.ended = fresh[-1].type in TERMINAL_TYPES
-            self._moved.set()
-            self._moved = asyncio.Event()
+        self.cursor = fresh[-1].seq
+        self.ended = fresh[-1].recorded.type in TERMINAL_TYPES
+        for follower in tuple(self._followers):
+            if size <= GIVEN_BYTES_MAX:
+                follower.came(fresh)
+            if size > GIVEN_BYTES_MAX or self.ended:
+                follower.wake()
 
     @property
     def _floor(self) -> int:

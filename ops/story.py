@@ -164,7 +164,9 @@ def _cancelled(data: Data, frame: Frame) -> list[str]:
 def _error(data: Data, frame: Frame) -> list[str]:
     message = one_line(str(data.get("message") or "no details"), LONGEST_VALUE)
     hint = " A new run may help." if data.get("retryable") else ""
-    return [f"Failed (event {frame.seq}, {data.get('code', 'error')}): {message}{hint}", *_partial(data)]
+    lines = [f"Failed (event {frame.seq}, {data.get('code', 'error')}): {message}{hint}", *_partial(data)]
+    # Whatever it failed of, what it had finished need not be done again.
+    return [*lines, f"To go on from here in a new run: runwire run --continue {frame.data.get('run_id')}"]
 
 
 def _partial(data: Data) -> list[str]:

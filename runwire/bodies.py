@@ -1,4 +1,4 @@
-"""What each type of event says, field by field; written by `python -m ops.client_events`, never by hand."""
+"""What each type of event says, field by field; written by `python -m ops.client_events`."""
 
 from typing import Any, Literal, TypedDict
 

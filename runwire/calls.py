@@ -26,9 +26,9 @@ class Call:
     body: bytes | None = None
 
 
-def submit(workflow: str, given: Any, title: str | None, idempotency_key: str | None, more: Mapping[str, Any]) -> Call:
+def submit(wish: Mapping[str, Any], title: str | None, idempotency_key: str | None) -> Call:
     """Start a run. The key makes that the same submission, sent again because the answer was lost, starts one run."""
-    body = {"workflow": workflow, "input": given, **more} | ({} if title is None else {"title": title})
+    body = {**wish} | ({} if title is None else {"title": title})
     return _sending(f"{_V1}/runs", body, {"Idempotency-Key": idempotency_key or uuid.uuid4().hex})
 
 

@@ -91,7 +91,11 @@ class Client:
         self, workflow: str, given: Any, *, title: str | None = None, idempotency_key: str | None = None, **more: Any
     ) -> Json:
         """Start a run. Sent again because an answer was lost, it starts one run."""
-        return self._ask(calls.submit(workflow, given, title, idempotency_key, more))
+        return self._ask(calls.submit({"workflow": workflow, "input": given, **more}, title, idempotency_key))
+
+    def continue_run(self, run: RunId, *, title: str | None = None, idempotency_key: str | None = None) -> Json:
+        """Start a run that takes up one which ended without a result: what was finished there is not done again."""
+        return self._ask(calls.submit({"continues": calls.run_id(run)}, title, idempotency_key))
 
     def workflows(self) -> list[Json]:
         """What you may start."""

@@ -39,9 +39,11 @@ class Proxy:
     """Where it listens, what it was asked, and what it does to whom."""
 
     address: str
+    upstream: str
     fate: Callable[[str], Fate] = lambda _: PASS
     asked: list[str] = field(default_factory=list)  # the whole head of each request
-    open: int = 0
+    heard: list[bytearray] = field(default_factory=list)  # what was sent down for each of them
+    open: set[asyncio.Task[None]] = field(default_factory=set)
 
     @property
     def streams(self) -> list[str]:
@@ -52,6 +54,11 @@ class Proxy:
     def polls(self) -> list[str]:
         """The requests for pages."""
         return [head for head in self.asked if "/poll" in head.partition("\r\n")[0]]
+
+    def cut(self) -> None:
+        """Break every connection that is open."""
+        for task in self.open:
+            task.cancel()
 
     def meddle(self, *fates: Fate, then: Fate = PASS) -> None:
         """Do this to the next streams, one after the other; all else passes."""
@@ -67,44 +74,35 @@ def cursor_of(head: str) -> int:
 @asynccontextmanager
 async def meddling(address: str) -> AsyncIterator[Proxy]:
     """A proxy before this server. Each connection carries one request."""
-    upstream = urlsplit(address)
-    assert upstream.hostname
-    assert upstream.port
-    host, port = upstream.hostname, upstream.port
-    tasks: set[asyncio.Task[None]] = set()
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        proxy.open += 1
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
-                await _request(proxy, host, port, reader, writer)
+                await _request(proxy, reader, writer)
         finally:
-            proxy.open -= 1
             writer.close()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(carry(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        proxy.open.add(task)
+        task.add_done_callback(proxy.open.discard)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    proxy = Proxy(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    proxy = Proxy(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", address)
     try:
         yield proxy
     finally:
         server.close()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        proxy.cut()
+        if proxy.open:
+            await asyncio.wait(proxy.open)
         await server.wait_closed()
 
 
-async def _request(
-    proxy: Proxy, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
+async def _request(proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     head = await reader.readuntil(HEAD_END)
     proxy.asked.append(head.decode())
+    proxy.heard.append(heard := bytearray())
     fate = proxy.fate(proxy.asked[-1].partition("\r\n")[0])
     if fate.kind == "refuse":
         return
@@ -112,12 +110,13 @@ async def _request(
         writer.write(fate.answer)
         await writer.drain()
         return
-    up_reader, up_writer = await asyncio.open_connection(host, port)
+    upstream = urlsplit(proxy.upstream)
+    up_reader, up_writer = await asyncio.open_connection(upstream.hostname, upstream.port)
     try:
         up_writer.write(head[: -len(HEAD_END)] + b"\r\nConnection: close" + HEAD_END)
         onward = asyncio.create_task(_upward(reader, up_writer))
         try:
-            await _downward(fate, up_reader, writer, onward)
+            await _downward(fate, heard, up_reader, writer, onward)
         finally:
             onward.cancel()
             await asyncio.wait([onward])
@@ -133,7 +132,7 @@ async def _upward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def _downward(
-    fate: Fate, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, onward: asyncio.Task[None]
+    fate: Fate, heard: bytearray, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, onward: asyncio.Task[None]
 ) -> None:
     left = fate.after if fate.kind in {"cut", "stall"} else NEVER
     held = b""
@@ -151,6 +150,7 @@ async def _downward(
                 continue
             piece = held
         writer.write(piece[:left])
+        heard += piece[:left]
         await writer.drain()
         left -= len(piece)
         if left <= 0 and fate.kind == "stall":

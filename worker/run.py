@@ -87,7 +87,7 @@ class Run(Talk):
         return Random(self._derived("random", name))  # noqa: S311 - no secret: it must fall the same way again
 
     def _derived(self, what: str, name: int | str) -> bytes:
-        return sha256(f"{self.run_id}/{self._branch.named(what)}/{name}".encode()).digest()
+        return sha256(f"{self._work.origin}/{self._branch.named(what)}/{name}".encode()).digest()
 
     async def milestone(
         self, label: str, *, detail: str | None = None, done: int | None = None, of: int | None = None

@@ -122,11 +122,13 @@ async def attempts(
         raise WorkflowFailed(fault.code, fault.message_safe, retryable=fault.code in WORTH_ANOTHER_RUN) from fault
 
 
-def finished(said: Spoken, on_length: OnLength = "offer") -> Spoken:
-    """What was said, if it was said to its end, or as far as the code wants to have it."""
+def finished(key: str, said: Spoken, on_length: OnLength = "offer") -> Spoken:
+    """What was said in a call, if it was said to its end, or as far as the code wants to have it."""
     if said.finish != "stop" and (said.finish, on_length) != ("length", "keep"):
         message = FINISH_MESSAGES.get(said.finish, "The model ended its answer for a reason that is not known here.")
-        raise WorkflowFailed(f"model_{said.finish}"[:64], message, retryable=said.finish == "length")
+        fault = WorkflowFailed(f"model_{said.finish}"[:64], message, retryable=said.finish == "length")
+        fault.call = key
+        raise fault
     return said
 
 
@@ -150,6 +152,7 @@ def model_call(work: Work, call: Call, attempt: Attempt, question: Question, end
         pieces=end.pieces,
         request_id=end.request_id,
         turn=question.turn if question.tools else None,
+        on_length=question.on_length if end.finish == "length" else None,
         **provenance(request, end, attempt.text),
         **{**call.closing(), "attempt": attempt.number},
     )

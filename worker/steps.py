@@ -267,4 +267,4 @@ def _context(work: Work, order: StepOrder, call: Call, number: int) -> StepConte
 
 
 def _idempotency_key(work: Work, call: Call) -> str:
-    return f"{work.run_id}/{call.key}"
+    return work.outside_name(call.key)

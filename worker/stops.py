@@ -70,7 +70,10 @@ class Rewind(Halt):
 
 
 class WorkflowFailed(Exception):
-    """The workflow cannot go on, for a reason that may be shown. `code` is stable, the message is for people."""
+    """The workflow cannot go on, for a reason that may be shown. `code` is stable, the message is for people; `call` is
+    the model call whose answer was not said to its end."""
+
+    call: str | None = None
 
     def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
         self.code = code

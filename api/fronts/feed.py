@@ -97,7 +97,8 @@ class _Narrowed(View):
 
 
 def _envelope(entry: Entry, fact: Fact) -> bytes:
-    return orjson.dumps(
+    # A copy, because it is kept: what orjson returns holds 4 KB for 200 bytes, and ten times as much for more.
+    return b"%b" % orjson.dumps(
         {
             "seq": fact.seq,
             "run_id": entry.recorded.run_id,

@@ -132,7 +132,7 @@ async def polled(request: Request, service: Service, caller: Caller, run_id: str
     if wait_s and not sight.ended:
         request.state.waited = True
         seen = run.seq if _has(known, sight, wanted, place) else cursor
-        with service.readers.reading(run.run_id):
+        with service.limits.stream(caller)(service.readers.reading(run.run_id)):
             await until_shown(
                 service.tails, service.waits, run.run_id, wanted.view(sight), seen, wait_s, request.receive
             )
@@ -207,7 +207,7 @@ async def _news(
     headers |= _about(service, run, status, place, core, wanted, page.next_after)
     if more:
         headers["Retry-After"] = "0"
-    addresses = links(run.run_id)
+    addresses = links(run.run_id, status)
     if more or not is_done(status):
         addresses["next"] = wanted.next(run.run_id, page.next_after)
     first = orjson.dumps({"id": run.run_id, **page.body(known.seq)})

@@ -45,6 +45,7 @@ class ShortPath:
             service: Service = scope["app"].state.service
             caller = await service.keys.caller(key_in(request))
             request.state.key_id = caller.key_id
+            service.limits.request(caller)
             answer = await polled(request, service, caller, path[1], wanted)
         except (*EXPECTED, *AWAY) as fault:
             answer = await refused(request, fault)

@@ -45,6 +45,8 @@ class Source(Protocol):
 class LiveSource:
     """History from the log, then whatever is stored next. While the log is away, it waits for it."""
 
+    __slots__ = ("_feed", "_figures", "_first", "_lag", "_rotated", "_tail", "_until")
+
     def __init__(
         self,
         tail: Tail,
@@ -87,7 +89,7 @@ class LiveSource:
         if not page:
             if self._lag is not None:
                 self._lag.near(wait.held_s)
-            await wait.moved(self._tail, self._feed.cursor, patience_s)
+            await wait.moved(self._tail, self._feed.cursor, patience_s, self._feed.take)
             return []
         return self._given(page, wait.held_s)
 

@@ -7,9 +7,10 @@ politely, because a polite close would wait for it to read.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from starlette.responses import Response
@@ -17,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.figures import Outcome, StreamFigures
 from api.fronts.feed import Frame
+from api.fronts.outlet import Outlet, chunk, outlet_of
 from api.fronts.sources import Source
 from api.fronts.waits import Stuck, Wait, Waits
 from api.negotiation import NDJSON, SSE
@@ -38,21 +40,40 @@ def line(frame: Frame) -> bytes:
     return frame.data + b"\n"
 
 
-@dataclass(frozen=True, slots=True)
 class Wire:
     """How frames are written: the form of one, what the first begins with, and what is said into silence."""
 
-    media_type: str
-    written: Callable[[Frame], bytes]
-    opening: bytes = b""
-    keepalive: bytes = b""
+    __slots__ = ("_chunk", "_frames", "keepalive", "media_type", "opening", "written")
+
+    def __init__(
+        self, media_type: str, written: Callable[[Frame], bytes], opening: bytes = b"", keepalive: bytes = b""
+    ) -> None:
+        self.media_type = media_type
+        self.written = written
+        self.opening = opening
+        self.keepalive = keepalive
+        self._frames: list[Frame] = []
+        self._chunk = b""
+
+    def chunk(self, frames: list[Frame]) -> bytes:
+        """These frames as one chunk of HTTP. The last answer is kept: all readers of a run ask for the same."""
+        if frames != self._frames:
+            self._chunk = chunk(b"".join(map(self.written, frames)))
+            self._frames = frames
+        return self._chunk
+
+
+@cache
+def _event_stream(retry_ms: int) -> Wire:
+    return Wire(SSE + "; charset=utf-8", event, b"retry: %d\n" % retry_ms, b":\n")
 
 
 def event_stream(settings: ApiSettings) -> Wire:
     """Server-sent events."""
-    return Wire(SSE + "; charset=utf-8", event, b"retry: %d\n" % settings.retry_ms, b":\n")
+    return _event_stream(settings.retry_ms)
 
 
+@cache
 def json_lines() -> Wire:
     """One JSON object per line, and no other line: many readers of this format trip over an empty one."""
     return Wire(NDJSON, line)
@@ -82,6 +103,10 @@ class StreamAnswer(Response):
         self._waits = waits
         self._settings = settings
         self._figures = figures
+        self._outlet: Outlet | None = None
+        self._opening = wire.opening
+        self._clock: Callable[[], float] = time.monotonic
+        self._spoke = 0.0
         self.init_headers({**HEADERS, **(headers or {}), "Content-Type": wire.media_type})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,9 +122,9 @@ class StreamAnswer(Response):
                 try:
                     async with wait.bounded():
                         await send(start)
+                        self._outlet = outlet_of(scope)
                         with self._source as source:
-                            await self._write(source, wait, send)
-                            outcome = source.outcome if source.closed else "left" if wait.gone.is_set() else "drained"
+                            outcome = await self._write(source, wait, send)
                         await self._send(wait, send, b"", more=False)
                 except Stuck:
                     outcome = "cut"
@@ -110,24 +135,50 @@ class StreamAnswer(Response):
         finally:
             self._figures.closed(outcome)
 
-    async def _write(self, source: Source, wait: Wait, send: Send) -> None:
-        clock = wait.clock
-        keepalive_s, opening = self._settings.keepalive_s, self._wire.opening
-        spoke = clock()
+    async def _write(self, source: Source, wait: Wait, send: Send) -> Outcome:
+        clock, keepalive_s = wait.clock, self._settings.keepalive_s
+        self._clock, self._spoke = clock, clock()
+        if self._outlet is not None:
+            wait.pen = self
         while not (source.closed or wait.over):
-            frames = await source.frames(wait, max(0.0, spoke + keepalive_s - clock()))
-            if frames:
-                for group in self._groups(frames):
-                    await self._send(wait, send, opening + group)
-                    opening = b""
-                    if wait.over:  # a long page must not hold up a process that stops
-                        break
-                self._figures.delivered(len(frames))
-                spoke = clock()
-            elif clock() - spoke >= keepalive_s:
+            # Nothing of what was written is held while we wait for more: a stream waits for most of its life.
+            patience_s = max(0.0, self._spoke + keepalive_s - clock())
+            if not await self._tell(await source.frames(wait, patience_s), wait, send):
+                return _over(wait)
+            if clock() - self._spoke >= keepalive_s:
                 if self._wire.keepalive:
                     await self._send(wait, send, self._wire.keepalive)
-                spoke = clock()
+                self._spoke = clock()
+        return source.outcome if source.closed else _over(wait)
+
+    async def _tell(self, frames: list[Frame], wait: Wait, send: Send) -> bool:
+        """Write these frames; False if the wait was over before the last of them."""
+        for group in self._groups(frames):
+            if wait.over:
+                return False
+            await self._send(wait, send, self._opening + group)
+            self._opening = b""
+            self._spoke = wait.clock()
+        if frames:
+            self._figures.delivered(len(frames))
+        return True
+
+    @property
+    def ready(self) -> bool:
+        """As a pen: whether the socket takes more at once."""
+        return self._outlet is not None and self._outlet.ready
+
+    def write(self, frames: list[Frame]) -> None:
+        """As a pen: what came at this moment, while this stream waits."""
+        assert self._outlet is not None
+        if frames:
+            if self._opening:
+                self._outlet.write(chunk(self._opening + b"".join(map(self._wire.written, frames))))
+                self._opening = b""
+            else:
+                self._outlet.write(self._wire.chunk(frames))
+            self._spoke = self._clock()
+            self._figures.delivered(len(frames))
 
     def _groups(self, frames: Iterable[Frame]) -> Iterator[bytes]:
         """Whole frames in groups of about the size that a socket takes at once."""
@@ -144,10 +195,18 @@ class StreamAnswer(Response):
             yield b"".join(group)
 
     async def _send(self, wait: Wait, send: Send, body: bytes, *, more: bool = True) -> None:
-        wait.sending_since = wait.clock()
+        if more and self.ready:
+            assert self._outlet is not None
+            self._outlet.write(chunk(body))
+            return
+        wait.sending_since = began = wait.clock()
         await send({"type": "http.response.body", "body": body, "more_body": more})
-        wait.held_s += wait.clock() - wait.sending_since
+        wait.held_s += wait.clock() - began
         wait.sending_since = None
+
+
+def _over(wait: Wait) -> Outcome:
+    return "left" if wait.gone.is_set() else "drained"
 
 
 async def _cut(scope: Scope, wait: Wait) -> None:

@@ -1,14 +1,15 @@
 """Every request that waits for news, so that a reader who leaves, or a process that stops, ends the wait at once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Protocol
 
 from starlette.types import Receive
 
 from api.errors import Refusal
-from eventstore.tail import Tail
+from api.fronts.feed import Frame
+from eventstore.tail import Entry, Tail
 
 SEND_TIMEOUT_S: Final = 10.0
 LOOKS: Final = 10  # for stuck readers within one time-out
@@ -18,18 +19,40 @@ class Stuck(Exception):
     """The reader takes nothing any more."""
 
 
-class Wait:
-    """One reader's patience, and ours with it. `over` is set from outside: it left, or the process stops."""
+class Pen(Protocol):
+    """Writes to one reader without waiting, for as long as it takes everything at once."""
 
-    __slots__ = ("_sending", "_waiting", "clock", "gone", "held_s", "over", "sending_since")
+    @property
+    def ready(self) -> bool:
+        """Whether the reader takes more now."""
+        ...
+
+    def write(self, frames: list[Frame]) -> None:
+        """Write these now."""
+        ...
+
+
+Take = Callable[[list[Entry]], list[Frame]]
+
+
+class Wait:
+    """One reader's patience, and ours with it. `over` is set from outside: it left, or the process stops.
+
+    A wait with a pen is a follower of its tail: what comes is written where it comes, and nobody is woken for it.
+    """
+
+    __slots__ = ("_fault", "_sending", "_sleep", "_take", "clock", "gone", "held_s", "over", "pen", "sending_since")
 
     def __init__(self) -> None:
         self.over = False
         self.clock = asyncio.get_running_loop().time
         self.gone = asyncio.Event()
+        self.pen: Pen | None = None
         self.sending_since: float | None = None  # set by whoever sends, for the length of each send
-        self.held_s = 0.0  # how long the reader's socket took nothing of what was ready, in sum
-        self._waiting: asyncio.Timeout | None = None
+        self.held_s = 0.0  # in which the reader's socket took nothing, all together
+        self._take: Take | None = None
+        self._sleep: asyncio.Future[None] | None = None
+        self._fault: Exception | None = None
         self._sending: asyncio.Timeout | None = None
 
     @asynccontextmanager
@@ -52,31 +75,52 @@ class Wait:
     def end(self) -> None:
         """Stop waiting now, and do not begin again."""
         self.over = True
-        if self._waiting is not None and not self._waiting.expired():
-            self._waiting.reschedule(self.clock())
+        self.wake()
 
-    async def moved(self, tail: Tail, after: int, timeout_s: float) -> None:
-        """Until the run has something after this cursor, the time is up or the wait is over."""
-        # Pulling an asyncio.Timeout forward ends a wait from outside for the price of a timer, without a task per wait.
-        if not self.over:
-            try:
-                async with asyncio.timeout(timeout_s) as self._waiting:
-                    await tail.moved(after, None)
-            except TimeoutError:
-                pass
-            finally:
-                self._waiting = None
+    def wake(self) -> None:
+        """Whoever waits goes on."""
+        if self._sleep is not None and not self._sleep.done():
+            self._sleep.set_result(None)
+
+    def came(self, entries: list[Entry]) -> None:
+        """What the tail has got: written at once if there is a way, else a reason to wake up and read it."""
+        if self._take is None or self.pen is None or self._sleep is None or self._sleep.done() or not self.pen.ready:
+            self.wake()
+            return
+        try:
+            self.pen.write(self._take(entries))
+        except Exception as fault:  # noqa: BLE001 - it is this reader's, and must not end the tail of all others
+            self._fault = fault
+            self.wake()
+
+    async def moved(self, tail: Tail, after: int, timeout_s: float, take: Take | None = None) -> None:
+        """Until the run has something after this cursor, the time is up or the wait is over.
+
+        With `take`, a reader that has a pen is given what comes meanwhile, as frames, and goes on waiting: until the
+        run has ended, or something came that its socket did not take at once.
+        """
+        if self.over or tail.has(after):
+            return
+        self._take = take
+        with tail.followed(self):
+            await self.pause(timeout_s)
+        self._take = None
+        if self._fault is not None:
+            raise self._fault
 
     async def pause(self, timeout_s: float) -> None:
         """Until the time is up or the wait is over."""
-        if not self.over:
-            try:
-                async with asyncio.timeout(timeout_s) as self._waiting:
-                    await asyncio.sleep(timeout_s + 1.0)
-            except TimeoutError:
-                pass
-            finally:
-                self._waiting = None
+        if self.over:
+            return
+        # One future and one timer: an asyncio.timeout() costs three times as much, and there is one for each wait.
+        loop = asyncio.get_running_loop()
+        self._sleep = loop.create_future()
+        timer = loop.call_later(timeout_s, self.wake)
+        try:
+            await self._sleep
+        finally:
+            timer.cancel()
+            self._sleep = None
 
 
 class Waits:

@@ -69,5 +69,6 @@ def public(state: RunState) -> dict[str, Any]:
         "error": dict(state.error) if state.error else None,
         "usage": state.usage.model_dump(exclude_none=True),
         **({"parent": dict(state.parent)} if state.parent else {}),
+        **({"continues": dict(state.continues)} if state.continues else {}),
         **({"children": [dict(child) for child in state.children.values()]} if state.children else {}),
     }

@@ -1,9 +1,9 @@
 """The client that we ship, on a real server and through a network that meddles: every event once, whatever happens."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import pytest
 import pytest_asyncio
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ops.services import Endpoints
 from runwire import AsyncClient, Client, Event, Notice, Pace
 from runwire.following import Choice
-from tests.meddling import Fate, Proxy, meddling, said
+from tests.meddling import Fate, Proxy, cursor_of, meddling, said
 from tests.serving import DEADLINE_S, Api, Writer, register, serving, until
 from tests.writing import result, started, token
 
@@ -30,17 +30,18 @@ class Network:
     proxy: Proxy
     worker: AsyncEngine
     redis: Redis
+    pace: Pace = PACE
     notices: list[Notice] = field(default_factory=list)
 
     async def run(self) -> Writer:
         """A run of ada's that the test writes."""
         return Writer(self.worker, await self.api.submit(), self.redis)
 
-    def client(self, **more: Any) -> AsyncClient:
-        return AsyncClient(self.proxy.address, self.api.key(), pace=PACE, on_notice=self.notices.append, **more)
+    def client(self) -> AsyncClient:
+        return AsyncClient(self.proxy.address, self.api.key(), pace=self.pace, on_notice=self.notices.append)
 
     def blocking(self) -> Client:
-        return Client(self.proxy.address, self.api.key(), pace=PACE, on_notice=self.notices.append)
+        return Client(self.proxy.address, self.api.key(), pace=self.pace, on_notice=self.notices.append)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -122,23 +123,128 @@ async def test_a_run_is_read_to_its_end_over_a_stream_that_breaks(
     assert len(network.proxy.streams) >= len(fates) + 1
 
 
-@BOTH
 @pytest.mark.parametrize(
     "fate",
     [Fate("hold"), Fate("stall", 0), Fate("stall", 230), said("200 OK", "<p>Please log in</p>"), said("403 Forbidden")],
     ids=["held", "no answer", "no byte", "another page", "forbidden"],
 )
 async def test_where_no_stream_gets_through_the_run_is_read_by_short_requests_and_that_is_said(
-    network: Network, fate: Fate, blocking: bool
+    network: Network, fate: Fate
 ) -> None:
     network.proxy.meddle(then=fate)
+    network.pace = replace(PACE, stream_again_s=60.0)
+    run = await network.run()
+    await run.append(started(), token("a"))
+    readings = [Reading(network, run, blocking=blocking) for blocking in (False, True)]
+    for reading in readings:
+        await reading.has(3)
+    await run.append(token("b"))
+    await run.append(result())
+    for reading in readings:
+        assert await reading.all() == [1, 2, 3, 4, 5]
+        assert set(reading.transports) == {"poll"}
+    assert [notice.transport for notice in network.notices if "short requests" in notice.text] == ["poll", "poll"]
+
+
+@BOTH
+async def test_a_stream_that_gets_through_again_is_taken_up_where_the_short_requests_were(
+    network: Network, blocking: bool
+) -> None:
+    network.proxy.meddle(Fate("hold"))
     run = await network.run()
     await run.append(started(), token("a"))
     reading = Reading(network, run, blocking=blocking)
     await reading.has(3)
-    assert set(reading.transports) == {"poll"}
+    await until(lambda: [notice for notice in network.notices if "again" in notice.text])
     await run.append(token("b"))
-    await reading.has(4)
     await run.append(result())
     assert await reading.all() == [1, 2, 3, 4, 5]
-    assert [notice for notice in network.notices if notice.transport == "poll" and "short requests" in notice.text]
+    assert (reading.transports[0], reading.transports[-1]) == ("poll", "sse")
+    assert cursor_of(network.proxy.streams[-1]) == 2, "the event that must come at once is the last one that was given"
+
+
+async def test_a_follower_that_is_cancelled_lets_go_of_its_connection_at_once_and_the_run_goes_on(
+    network: Network,
+) -> None:
+    run = await network.run()
+    await run.append(started())
+    reading = Reading(network, run, blocking=False)
+    await reading.has(2)
+    waits = network.api.service.waits
+    before = len(waits)
+    reading.task.cancel()
+    await asyncio.wait([reading.task])
+    await until(lambda: not network.proxy.open and len(waits) == before - 1)
+    assert await run.append(token("a")) == 3
+
+
+@BOTH
+async def test_leaving_the_block_lets_go_of_the_connection_while_the_client_lives(
+    network: Network, blocking: bool
+) -> None:
+    run = await network.run()
+    await run.append(started())
+    let_go, done = threading.Event(), threading.Event()
+
+    def block() -> int:
+        with network.blocking() as client:
+            with client.follow(run.run_id) as events:
+                next(events)
+            let_go.set()
+            done.wait(DEADLINE_S)
+            return events.cursor
+
+    if blocking:
+        reading = asyncio.create_task(asyncio.to_thread(block))
+        await until(let_go.is_set)
+        await until(lambda: not network.proxy.open)
+        done.set()
+        assert await reading == 1
+    else:
+        async with network.client() as client:
+            async with client.follow(run.run_id) as events:
+                await anext(events)
+            await until(lambda: not network.proxy.open)
+            assert events.cursor == 1
+
+
+@BOTH
+async def test_waiting_for_a_result_ends_when_the_time_that_was_given_is_up(network: Network, blocking: bool) -> None:
+    run = await network.run()
+    await run.append(started())
+
+    async def wait() -> None:
+        async with network.client() as client:
+            await client.result(run.run_id, timeout_s=0.5)
+
+    def block() -> None:
+        with network.blocking() as client:
+            client.result(run.run_id, timeout_s=0.5)
+
+    with pytest.raises(TimeoutError):
+        await (asyncio.to_thread(block) if blocking else wait())
+
+
+@BOTH
+async def test_events_are_followed_through_a_restart_of_the_server(
+    network: Network, database_url: str, services: Endpoints, blocking: bool
+) -> None:
+    run = await network.run()
+    async with meddling("http://127.0.0.1:1") as nowhere:
+        nowhere.meddle(then=said("502 Bad Gateway"))
+        async with serving(database_url, services.redis_url, keepalive_s=0.2, retry_ms=10) as first:
+            other = Network(network.api, nowhere, network.worker, network.redis)
+            nowhere.upstream = first.address
+            nowhere.meddle()
+            await run.append(started())
+            reading = Reading(other, run, blocking=blocking)
+            await reading.has(2)
+            nowhere.meddle(then=said("502 Bad Gateway"))
+        await until(lambda: len(nowhere.streams) > 1)
+        await run.append(token("a"))
+        async with serving(database_url, services.redis_url, keepalive_s=0.2, retry_ms=10) as second:
+            nowhere.upstream = second.address
+            nowhere.meddle()
+            await run.append(result())
+            assert await reading.all() == [1, 2, 3, 4]
+    assert not nowhere.polls

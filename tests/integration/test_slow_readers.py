@@ -31,6 +31,12 @@ async def api(database_url: str, services: Endpoints, worker_engine: AsyncEngine
         yield api
 
 
+@pytest_asyncio.fixture(loop_scope="session", autouse=True)
+async def nobody_else(api: Api) -> None:
+    """The readers of the test before are gone."""
+    await until(lambda: len(api.service.waits) == 0)
+
+
 class Slow:
     """A reader who takes what it is told to take, in small bites, and keeps the frames."""
 
@@ -188,6 +194,24 @@ async def test_curl_at_a_kilobyte_a_second_slows_nobody_and_goes_on_where_it_was
         await again.take_all()
     places = [place for _, place, _ in [*whole.frames(), *again.frames()] if place]
     assert places == list(range(1, 2_004))
+
+
+async def test_a_process_that_stops_ends_a_slow_readers_stream_after_a_whole_event_and_soon(
+    database_url: str, services: Endpoints, worker_engine: AsyncEngine, redis: Redis
+) -> None:
+    small: dict[str, Any] = {"send_buffer_bytes": 4_096, "send_bytes": 4_096}
+    async with serving(database_url, services.redis_url, **small) as api:
+        run_id = await api.submit()
+        writer = Writer(worker_engine, run_id, redis)
+        await writer.append(started(), *[token(WORD) for _ in range(490)])
+        async with reading(api, run_id) as slow:
+            await until(lambda: any(wait.sending_since is not None for wait in api.service.waits._open))
+            api.server.stop()
+            await slow.take_all()
+        assert slow.body.endswith(b"}\n\n\r\n0\r\n\r\n")
+        places = [place for _, place, _ in slow.frames()]
+        assert places == list(range(1, len(places) + 1))
+        assert len(places) < 490, "the rest of a long page is for the next process"
 
 
 async def test_a_reader_whose_machine_vanished_is_dropped_in_time(

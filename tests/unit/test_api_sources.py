@@ -1,7 +1,8 @@
 """A live source and its waits: patient while the log is away, and ended at once from outside."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import pytest
@@ -12,7 +13,7 @@ from api.fronts.sources import LiveSource
 from api.fronts.waits import Stuck, Wait, Waits
 from api.policies import load
 from api.settings import ROOT
-from eventstore.tail import Entry, Tail
+from eventstore.tail import Entry, Follower, Tail
 from tests.histories import recorded
 from tests.writing import accepted, result, started
 
@@ -34,9 +35,12 @@ class Log:
             raise self.fault
         return [Entry(event) for event in HISTORY[after:]]
 
-    async def moved(self, after: int, timeout_s: float | None) -> bool:
-        await asyncio.sleep(LONG_S if timeout_s is None else timeout_s)
+    def has(self, after: int) -> bool:
         return False
+
+    @contextmanager
+    def followed(self, follower: Follower) -> Iterator[None]:
+        yield
 
 
 def source(log: Log) -> LiveSource:

@@ -77,7 +77,10 @@ def test_text_that_was_told_already_is_taken_back_in_words() -> None:
         ),
         (
             frame(9, "error", code="timeout", message="It took too long.", retryable=True),
-            ["Failed (event 9, timeout): It took too long. A new run may help."],
+            [
+                "Failed (event 9, timeout): It took too long. A new run may help.",
+                "To go on from here in a new run: runwire run --continue run-1",
+            ],
         ),
     ],
 )

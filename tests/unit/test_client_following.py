@@ -318,7 +318,7 @@ def fallen_back(pace: Pace | None = None) -> Alone:
 
 def test_a_stream_that_does_not_get_through_is_tried_again_later_and_ever_more_rarely() -> None:
     alone = fallen_back()
-    tries = []
+    tries: list[float] = []
     while len(tries) < 4:
         match alone.step():
             case Listen() as listen:

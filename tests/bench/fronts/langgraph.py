@@ -25,6 +25,7 @@ RUNS: Final = 100
 RATE: Final = 50
 SECONDS: Final = 6.0
 QUICK_S: Final = 2.0
+QUICK_RUNS: Final = 30
 READERS: Final = 200
 READERS_RATE: Final = 10
 AHEAD_S: Final = 0.5  # from the word to begin until the first piece is due
@@ -34,9 +35,9 @@ FROM_THE_START: Final = "Last-Event-ID: -1\r\n"  # or a reader misses what was s
 NAME: Final = "LangGraph dev server"
 
 
-async def langgraph(report: Report, ground: Ground, quick: bool, runs: int = RUNS, readers: int = READERS) -> None:
+async def langgraph(report: Report, ground: Ground, quick: bool) -> None:
     """Many runs with a reader each; then one run with many readers."""
-    seconds = QUICK_S if quick else SECONDS
+    runs, readers, seconds = (QUICK_RUNS, READERS, QUICK_S) if quick else (RUNS, READERS, SECONDS)
     with _serving(ground.folder, runs) as process:
         await _latency(report, ground, process, runs, seconds)
         await _fan_out(report, ground, process, readers, seconds)

@@ -15,7 +15,7 @@ RUNS: Final = 100
 EACH: Final = 10
 STORED: Final = 50  # events of every run before the first cut
 ROUNDS: Final = 3
-WITHIN_S: Final = 30.0
+WITHIN_S: Final = 120.0
 
 
 async def storm(report: Report, ground: Ground, quick: bool, runs: int | None = None) -> None:

@@ -10,7 +10,8 @@ from uuid import UUID
 from eventstore import catalogue, wakeups
 from eventstore.database import async_engine
 from eventstore.domain.events import Body, new_event
-from eventstore.recorder import Recorder, RunWriter
+from eventstore.recorder import Recorder
+from eventstore.run_writer import RunWriter
 from tests.bench.fronts.child import Orders, obey
 from tests.writing import accepted, claim, result, started, submission, token
 from worker.__main__ import clock_us
