@@ -147,21 +147,22 @@ async def _service(request: Request) -> Service:
 Asked = Annotated[Service, Depends(_service)]
 
 
-async def _caller(request: Request, service: Asked) -> Caller:
+async def caller_of(request: Request, service: Asked) -> Caller:
+    """Whose request this is, counted as one of theirs: every way into the API goes through here."""
     caller = await service.keys.caller(key_in(request))
     request.state.key_id = caller.key_id
     service.limits.request(caller)
     return caller
 
 
-Who = Annotated[Caller, Depends(_caller)]
+Who = Annotated[Caller, Depends(caller_of)]
 
 
 async def _reader(request: Request, service: Asked) -> Caller:
     """For streams. While the database is away also whose key was good a short while ago: they may wait for it, and the
     key is looked up before they are shown anything."""
     try:
-        return await _caller(request, service)
+        return await caller_of(request, service)
     except DATABASE_AWAY:
         known = service.keys.recalled(key_in(request), service.settings.key_outage_s)
         if known is None:

@@ -1,7 +1,7 @@
 """The short way of a poll: past the framework, for the many that are asked in the plain form.
 
 Nothing is decided here. What a poll asks for, who may ask and what is answered is in api/fronts/poll.py, and a poll in
-any other form (a parameter twice, escaped, unknown or out of its range) goes the long way, where it is validated and
+any other form (a parameter escaped, unknown or out of its range) goes the long way, where it is validated and
 refused. The framework's way through dependencies and models costs several times what such an answer does.
 """
 
@@ -14,8 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.errors import AWAY, EXPECTED, refused
 from api.fronts.drafts import Drafts
 from api.fronts.poll import Wanted, polled, router
-from api.keys import key_in
-from api.service import Service
+from api.service import Service, caller_of
 from eventstore.domain.events import BODIES
 
 PATH: Final = re.compile(r"/v1/runs/([^/]+)/poll")
@@ -43,9 +42,7 @@ class ShortPath:
         request = Request(scope, receive)
         try:
             service: Service = scope["app"].state.service
-            caller = await service.keys.caller(key_in(request))
-            request.state.key_id = caller.key_id
-            service.limits.request(caller)
+            caller = await caller_of(request, service)
             answer = await polled(request, service, caller, path[1], wanted)
         except (*EXPECTED, *AWAY) as fault:
             answer = await refused(request, fault)
@@ -57,12 +54,8 @@ def plain(query: bytes) -> Wanted | None:
     numbers: dict[bytes, int] = {}
     draft: str = "recent"
     wanted: frozenset[str] | None = None
-    seen = set[bytes]()
     for part in query.split(b"&") if query else ():
         name, _, value = part.partition(b"=")
-        if name in seen:
-            return None
-        seen.add(name)
         if name in NUMBERS and NUMBER.fullmatch(value):
             numbers[name] = int(value)
         elif name == b"partial" and value in DRAFTS:

@@ -15,7 +15,10 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from api.callers import Caller
+from api.errors import TooManyRequests
 from api.fronts import advice
+from api.limits import Limits
 from api.lines import InLine
 from api.standings import Standings
 from eventstore.catalogue import RunRow
@@ -171,6 +174,19 @@ async def test_the_short_way_lets_nobody_in_who_may_not(api: Api, ada: httpx.Asy
         assert (await ada.get(unknown)).json()["code"] == "run-not-found"
     assert (await ada.get(path, headers={"Accept": "text/html"})).status_code == 406
     assert (await ada.post(path)).headers["allow"] == "GET, HEAD"
+
+
+async def test_the_short_way_counts_for_the_limits_of_its_caller(
+    api: Api, ada: httpx.AsyncClient, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_too_many(self: Limits, caller: Caller) -> None:
+        raise TooManyRequests(1.0, 1.0, 3.0)
+
+    monkeypatch.setattr(Limits, "request", one_too_many)
+    for more in ({}, {"unknown": "1"}):
+        answer = await ada.get(poll_path(writer.run_id), params=more)
+        assert (answer.status_code, answer.headers["retry-after"]) == (429, "3")
+        assert "ratelimit" in answer.headers
 
 
 async def test_head_tells_the_same_without_the_body(ada: httpx.AsyncClient, writer: Writer) -> None:
