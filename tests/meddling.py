@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 HEAD_END: Final = b"\r\n\r\n"
 NEVER: Final = 1 << 40
 
-Kind = Literal["pass", "cut", "stall", "hold", "answer", "refuse"]
+Kind = Literal["pass", "cut", "stall", "mute", "hold", "answer", "refuse"]
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What becomes of one request: `cut` and `stall` after so many bytes of the answer, `hold` until its end."""
+    """What becomes of one request: `cut` and `stall` come after so many bytes of the answer, `mute` after its head, and
+    `hold` lasts until its end."""
 
     kind: Kind = "pass"
     after: int = 0
@@ -149,11 +150,14 @@ async def _downward(
             if piece:
                 continue
             piece = held
+        if fate.kind == "mute":
+            piece = piece.partition(HEAD_END)[0] + HEAD_END
+            left = len(piece)
         writer.write(piece[:left])
         heard += piece[:left]
         await writer.drain()
         left -= len(piece)
-        if left <= 0 and fate.kind == "stall":
+        if left <= 0 and fate.kind in {"stall", "mute"}:
             await asyncio.wait([onward])
             return
         if left <= 0 or not piece or fate.kind == "hold":

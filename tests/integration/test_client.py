@@ -125,14 +125,14 @@ async def test_a_run_is_read_to_its_end_over_a_stream_that_breaks(
 
 @pytest.mark.parametrize(
     "fate",
-    [Fate("hold"), Fate("stall", 0), Fate("stall", 230), said("200 OK", "<p>Please log in</p>"), said("403 Forbidden")],
+    [Fate("hold"), Fate("stall", 0), Fate("mute"), said("200 OK", "<p>Please log in</p>"), said("403 Forbidden")],
     ids=["held", "no answer", "no byte", "another page", "forbidden"],
 )
 async def test_where_no_stream_gets_through_the_run_is_read_by_short_requests_and_that_is_said(
     network: Network, fate: Fate
 ) -> None:
     network.proxy.meddle(then=fate)
-    network.pace = replace(PACE, stream_again_s=60.0)
+    network.pace = replace(PACE, stream_again_s=60.0, silence_s=60.0)
     run = await network.run()
     await run.append(started(), token("a"))
     readings = [Reading(network, run, blocking=blocking) for blocking in (False, True)]
@@ -248,3 +248,21 @@ async def test_events_are_followed_through_a_restart_of_the_server(
             await run.append(result())
             assert await reading.all() == [1, 2, 3, 4]
     assert not nowhere.polls
+
+
+async def test_silence_between_events_is_borne_longer_than_silence_before_the_first(
+    network: Network, database_url: str, services: Endpoints
+) -> None:
+    network.pace = replace(PACE, silence_s=60.0)
+    run = await network.run()
+    async with serving(database_url, services.redis_url, keepalive_s=50) as quiet:
+        network.proxy.upstream = quiet.address
+        readings = [Reading(network, run, blocking=blocking) for blocking in (False, True)]
+        for reading in readings:
+            await reading.has(1)
+        over = asyncio.get_running_loop().time() + 2 * PACE.first_byte_s
+        await until(lambda: asyncio.get_running_loop().time() > over)
+        await run.append(started(), result())
+        for reading in readings:
+            assert await reading.all() == [1, 2, 3]
+    assert (len(network.proxy.streams), network.proxy.polls) == (2, [])
