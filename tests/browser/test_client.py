@@ -67,6 +67,13 @@ async def says(page: Page, state: str, reason: str | None = None) -> None:
     await until(look, f"{state} {reason}")
 
 
+async def open_streams(stand: Stand, count: int) -> None:
+    async def look() -> bool | None:
+        return stand.between.streams == count or None
+
+    await until(look, f"{count} open streams")
+
+
 async def test_a_run_is_followed_to_its_end_with_the_very_events_of_the_log(page: Page, stand: Stand) -> None:
     await follow(page, stand, await stand.new_run())
     await has(page, 3)
@@ -100,19 +107,15 @@ async def test_seven_tabs_share_one_connection_which_outlives_the_tab_that_began
     assert stand.between.polls == []
 
 
-async def test_the_connection_ends_with_the_last_tab(context: BrowserContext, stand: Stand) -> None:
-    run = await stand.new_run()
-    tabs = [await context.new_page() for _ in range(2)]
-    for tab in tabs:
+async def test_a_connection_ends_with_the_last_tab_that_follows_its_run(context: BrowserContext, stand: Stand) -> None:
+    tabs = [await context.new_page() for _ in range(3)]
+    runs = [await stand.new_run(), await stand.new_run()]
+    for tab, run in zip(tabs, [runs[0], runs[0], runs[1]], strict=True):
         await follow(tab, stand, run, share=True)
         await has(tab, 3)
-    for tab in tabs:
+    for tab, left in zip(tabs, [2, 1, 0], strict=True):
         await tab.close()
-
-    async def look() -> bool | None:
-        return stand.between.streams == 0 or None
-
-    await until(look, "the stream's end")
+        await open_streams(stand, left)
 
 
 async def test_without_a_shared_worker_three_tabs_listen_and_the_others_ask_until_there_is_room(

@@ -35,13 +35,14 @@ export class Hub {
     return (message) => this.#hear(tab, message);
   }
 
+  // A tab is gone, as far as its browser tells of that.
+  part(port: Port): void {
+    for (const tab of this.#tabs) if (tab.port === port) this.#letGo(tab);
+  }
+
   // Lets go of tabs that say nothing any more. One that was only asleep follows again.
   sweep(): void {
-    for (const tab of this.#tabs) {
-      if (this.#around.now() - tab.heardAt < GONE_MS) continue;
-      for (const id of [...tab.watchers.keys()]) this.#leave(tab, id);
-      this.#tabs.delete(tab);
-    }
+    for (const tab of this.#tabs) if (this.#around.now() - tab.heardAt >= GONE_MS) this.#letGo(tab);
   }
 
   each(what: (follower: Follower) => void): void {
@@ -79,6 +80,11 @@ export class Hub {
     const watcher: Watcher = { id: asked.id, port: tab.port, channel, cursor: asked.after, ended };
     tab.watchers.set(asked.id, watcher);
     channel.add(watcher);
+  }
+
+  #letGo(tab: Tab): void {
+    for (const id of [...tab.watchers.keys()]) this.#leave(tab, id);
+    this.#tabs.delete(tab);
   }
 
   #leave(tab: Tab, id: number): void {

@@ -16,6 +16,7 @@ scope.onconnect = ({ ports: [port] }) => {
   if (port === undefined) return;
   const tab: Port = { say: (message) => port.postMessage(message) };
   const hear = hub.join(tab);
+  port.addEventListener("close", () => hub.part(tab)); // newer browsers say so; for others there is the sweep
   port.onmessage = (event: MessageEvent<ToHub>) => hear(event.data);
 };
 scope.addEventListener("online", () => hub.each((follower) => follower.online()));

@@ -61,6 +61,18 @@ test("the stream lives on when the tab that began it closes, and ends with the l
   assert.equal(world.asked.length, 1);
 });
 
+test("a tab that its browser says is gone is let go of at once", async () => {
+  const world = new World();
+  const hub = new Hub(world.around);
+  const port = { say: () => undefined };
+  hub.join(port)({ do: "follow", id: 1, url: "http://runwire.test", runId: RUN, after: 0, key: KEY });
+  await world.pass(10);
+  assert.equal(world.streams, 1);
+  hub.part(port);
+  await world.pass(10);
+  assert.equal(world.streams, 0);
+});
+
 test("a late tab is given what is kept, from its own cursor", async () => {
   const world = new World();
   const hub = new Hub(world.around);
