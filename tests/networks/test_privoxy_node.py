@@ -33,7 +33,8 @@ class Said:
 
     def take(self, line: bytes) -> None:
         what, told = json.loads(line)
-        {"frame": self.frames, "condition": self.conditions, "state": self.states}[what].append(told)
+        kinds: dict[str, list[Any]] = {"frame": self.frames, "condition": self.conditions, "state": self.states}
+        kinds[what].append(told)
 
 
 @asynccontextmanager
