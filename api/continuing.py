@@ -60,9 +60,8 @@ async def continued(service: Service, caller: Caller, wish: Wish) -> tuple[Wish,
                     version = int(from_json(event.body).get("version") or version)
             last = page.events[-1] if page.events else last
             after, more = (last.seq if last is not None else 0), page.more
-    assert accepted is not None
-    assert last is not None
-    assert before is not None
+    if accepted is None or last is None or before is None:
+        raise CannotContinue("Its log or its input is not there any more.")
     value = from_json(before)
     if wish.input is not OMITTED and _same(wish.input) != _same(value):
         detail = "differs from the input of the run that is continued: leave it out, or start a run of its own"

@@ -7,7 +7,7 @@ back, all that was kept of the run is forgotten.
 """
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -16,14 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from api.gathering import Gathered, Held
 from eventstore import log
 from eventstore.catalogue import RunRow
+from eventstore.domain.record import Recorded
 from eventstore.log import Page
 from eventstore.tail import Entry
 
-STRETCH_EVENTS: Final = 128  # kept of one run
-STRETCH_BYTES: Final = 65_536
+STRETCH_EVENTS: Final = 256  # kept of one run
+STRETCH_BYTES: Final = 524_288
 ALL_BYTES: Final = 33_554_432
 ENTRY_BYTES: Final = 1_000  # about what an event takes beside its body and its frames
-BACK_EVENTS: Final = 32  # read before the end of a run that is asked for the first time
+BACK_EVENTS: Final = 64  # read before the end of a run that is asked for the first time
 
 End = Sequence[Entry]
 
@@ -65,33 +66,32 @@ class Newest:
         then, or more; a log that ends before it was put back."""
         if page is None or page.more or not page.events:
             return []
-        entries: list[Entry] = []
-        if (kept := self._kept.get(run_id)) is not None:
-            last = kept.entries[-1].recorded
-            if came_to <= page.events[-1].seq < last.seq:
-                return kept.entries
-            if not any((event.seq, event.chain) == (last.seq, last.chain) for event in page.events):
-                self._drop(run_id)
-                return []
-            entries = kept.entries
-        came_from = entries[-1].seq if entries else 0
-        entries = [*entries, *(Entry(event) for event in page.events if event.seq > came_from)]
-        self._keep(run_id, entries)
-        return entries
+        kept = self._kept.get(run_id)
+        if kept is None:
+            return self._keep(run_id, [], 0, page.events)
+        last = kept.entries[-1].recorded
+        if came_to <= page.events[-1].seq < last.seq:
+            return kept.entries
+        if not any((event.seq, event.chain) == (last.seq, last.chain) for event in page.events):
+            self._drop(run_id)
+            return []
+        fresh = [event for event in page.events if event.seq > last.seq]
+        return self._keep(run_id, kept.entries, kept.size, fresh) if fresh else kept.entries
 
-    def _keep(self, run_id: UUID, entries: list[Entry]) -> None:
-        """The last of these."""
+    def _keep(self, run_id: UUID, before: End, size: int, fresh: Iterable[Recorded]) -> End:
+        """All of these, of which the last stay."""
+        entries = [*before, *map(Entry, fresh)]
+        size += sum(map(_size, entries[len(before) :]))
+        start = 0
+        while len(entries) - start > STRETCH_EVENTS or (size > STRETCH_BYTES and start < len(entries) - 1):
+            size -= _size(entries[start])
+            start += 1
         self._drop(run_id)
-        size, start = 0, len(entries)
-        for entry in reversed(entries[-STRETCH_EVENTS:]):
-            taken = ENTRY_BYTES + 3 * len(entry.recorded.body)
-            if size and size + taken > STRETCH_BYTES + STRETCH_EVENTS * ENTRY_BYTES:
-                break
-            size, start = size + taken, start - 1
         self._kept[run_id] = _Kept(entries[start:], size)
         self._bytes += size
         while self._bytes > self._bytes_max and len(self._kept) > 1:
             self._drop(next(iter(self._kept)))
+        return entries
 
     def _drop(self, run_id: UUID) -> None:
         if (kept := self._kept.pop(run_id, None)) is not None:
@@ -113,6 +113,11 @@ class Newest:
             found.update((run_id, page) for run_id, page in pages.items() if page.events)
             cursors = {run_id: cursors[run_id] for run_id, page in pages.items() if page.more and not page.events}
         return {(run_id, after): _since(found[run_id], after) for run_id, after in keys if run_id in found}
+
+
+def _size(entry: Entry) -> int:
+    """About what it takes, with its frames."""
+    return ENTRY_BYTES + 3 * len(entry.recorded.body)
 
 
 def _reading(cursors: Mapping[UUID, int]) -> Callable[[AsyncConnection], Awaitable[Mapping[UUID, Page]]]:

@@ -5,6 +5,7 @@ from it reads that event again, with the new ones, and compares: a log that was 
 on differently has another hash there, and then all that is known of the run is thrown away and folded anew.
 """
 
+import asyncio
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Final, NamedTuple
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -47,12 +49,16 @@ class Pages:
         """The next events; none only when the log ended there."""
         last = self._last
         if last is None or not self._reaches(last, seq):
-            page = await self._read(seq)
-            last = self._last = Stretch([Entry(event) for event in page.events], page.more)
-            self._start = seq
+            return await self.anew(seq)
         if seq == self._start:
             return last
         return Stretch(last.entries[seq - self._start :], last.more)
+
+    async def anew(self, seq: int) -> Stretch:
+        """The next events as the log has them now, whatever was read before."""
+        page = await self._read(seq)
+        self._last, self._start = Stretch([Entry(event) for event in page.events], page.more), seq
+        return self._last
 
     async def _read(self, seq: int) -> log.Page:
         if isinstance(self._source, AsyncConnection):
@@ -120,17 +126,22 @@ class States:
         self._known: OrderedDict[Place, Known] = OrderedDict()
         self._places: dict[tuple[UUID, View], list[Place]] = {}  # those of one run, in the order of their seqs
         self._ends: dict[tuple[UUID, View], Place] = {}
+        self._turns: WeakValueDictionary[tuple[UUID, View], asyncio.Lock] = WeakValueDictionary()
         self._bytes = 0
 
     async def at_end(self, pages: Pages, view: View) -> Known:
         """The state at the end of the run's log. It takes the place of the one before it."""
-        known = await self._folded(pages, view, None, None)
         key = (pages.run_id, view)
-        before = self._ends.get(key)
-        if known.seq and (before is None or known.seq >= before.seq):  # another request may have come further meanwhile
-            place = self._ends[key] = self._keep(pages.run_id, view, known)
-            if before is not None and before != place:
-                self._drop(before)
+        # One at a time: many who come for a long run that nobody has asked for yet would all fold it from the start.
+        if (turn := self._turns.get(key)) is None:
+            turn = self._turns[key] = asyncio.Lock()
+        async with turn:
+            known = await self._folded(pages, view, None, None)
+            before = self._ends.get(key)
+            if known.seq and (before is None or known.seq >= before.seq):
+                place = self._ends[key] = self._keep(pages.run_id, view, known)
+                if before is not None and before != place:
+                    self._drop(before)
         return known
 
     async def at(self, pages: Pages, view: View, *, seq: int | None = None, at_us: int | None = None) -> Known:
@@ -145,6 +156,8 @@ class States:
         known = self._nearest(pages.run_id, view, seq, at_us)
         if known.seq:
             there = (await pages.after(known.seq - 1)).entries
+            if not there:  # what was at hand may be older than the state, which another request has folded
+                there = (await pages.anew(known.seq - 1)).entries
             if not there or (there[0].seq, there[0].recorded.chain) != (known.seq, known.chain):
                 self._forget(pages.run_id, view)
                 known = NOTHING

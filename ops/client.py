@@ -84,15 +84,15 @@ class Client:
         """Let go of the connections."""
         self._client.close()
 
-    def submit(self, workflow: str, given: Any, title: str | None = None) -> Json:
-        """Start a run."""
-        with _in_one_line():
-            return self._client.submit(workflow, given, title=title)
-
     def go_on(self, run_id: str, title: str | None = None) -> Json:
         """Start a run that takes up one which ended without a result."""
         with _in_one_line():
             return self._client.continue_run(run_id, title=title)
+
+    def submit(self, workflow: str, given: Any, title: str | None = None) -> Json:
+        """Start a run."""
+        with _in_one_line():
+            return self._client.submit(workflow, given, title=title)
 
     def workflows(self) -> list[Json]:
         """What can be run."""

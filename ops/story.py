@@ -101,6 +101,8 @@ def checks(data: Data) -> str:
 def _accepted(data: Data, frame: Frame) -> list[str]:
     title = one_line(str(data.get("title") or "untitled"), LONGEST_VALUE)
     lines = [f"Run {frame.data.get('run_id')}: {title} ({data.get('workflow')})"]
+    if data.get("continues"):
+        lines.append(f"{INDENT}It takes up what run {data['continues'].get('run_id')} had finished")
     return [*lines, *([f"{INDENT}It {unwatched(data['on_disconnect'])}"] if data.get("on_disconnect") else [])]
 
 

@@ -319,12 +319,13 @@ class Following:
 
     def _take(self, event: Event) -> list[Event]:
         """What of it is new. Only here does the cursor move with what is given."""
-        if self.done or 0 < event.seq <= self.cursor:
+        if self.done:
             return []
         last = event.seq or place_of(event)
         if last > self.cursor:
             given = [event, *(piece for piece in gathered(event, self._at) if piece.seq > self.cursor)]
-            self.cursor = self._shown = last
+            self.cursor = last
+            self._shown = self._shown if event.type == CHECKPOINT else last
             self._at, self._snapshot = event.at or self._at, False
             self._outage.moved_on()
             self.done = event.terminal

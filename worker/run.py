@@ -161,6 +161,8 @@ class Run(Talk):
                 passed = all(outcome.passed for outcome in outcomes)
                 body = events.Validation(passed=passed, checks=outcomes, value_digest=name, seqs=[], **call.closing())
                 fact = await work.close(self._branch, body)
+            else:
+                work.memo.same_value(self._branch, call, name, site)
             if failed := [check["name"] for check in fact.data["checks"] if not check["passed"]]:
                 raise ValidationFailed(failed)
             work.validated[name] = fact.seq

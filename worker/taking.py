@@ -92,7 +92,7 @@ class Earlier:
             kept = data["finish"] == LENGTH and data.get("on_length") == "keep"
             well = data["finish"] in ENDED_WELL or kept
         elif fact.type == "validation":
-            well = bool(data["passed"])
+            well = False  # it costs nothing to judge again what is to be returned
         else:
             well = data.get("status") != "failed"
         # An answer that is read while it comes may have its end in the log before all of it is read, and what was made
@@ -116,7 +116,8 @@ class Earlier:
             fact, key = closed.fact, closed.fact.data["key"]
             for seq in _seqs(closed.seqs):
                 intent = self._facts[seq]
-                if intent.type == "step" and intent.data["status"] == "intent":
+                # A child that has failed is opened anew.
+                if intent.type == "step" and intent.data["status"] == "intent" and intent.data.get("child") is None:
                     self._history.intents[key] = Closed(intent, None, None, (), ((seq, seq),), effect=True)
             if fact.type == "model_call" and closed not in self._cut:
                 self._dead += self._history.made_under(key, closed.seqs)

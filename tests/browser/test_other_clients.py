@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -14,9 +17,12 @@ from playwright.async_api import Page
 from tests import node
 from tests.browser import chromium
 from tests.browser.stand import Stand
+from tests.house import ROOT
 from tests.running import until
-from tests.writing import result
+from tests.serving import Writer
+from tests.writing import result, started, token
 
+GUIDE = (ROOT / "docs/clients.md").read_text(encoding="utf-8")
 CLIENTS = chromium.HERE / "clients"
 KEEPALIVES = 5
 NATIVE = """(address) => {
@@ -117,6 +123,22 @@ async def packaged(page: Page, stand: Stand, path: str) -> AsyncIterator[Listene
         yield Listener(heard)
 
 
+@asynccontextmanager
+async def in_node_as_written(program: str, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A program of the page about clients, in Node."""
+    file = folder / "program.mts"
+    file.write_text(program, encoding="utf-8")
+    process = await asyncio.create_subprocess_exec(
+        str(node.PROGRAMS / "node"), str(file), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
 OTHERS = [native, fetched, packaged]
 
 
@@ -172,3 +194,21 @@ async def test_our_client_in_node_gives_the_events_of_the_log_over_either_way(st
     expected = await stand.expected()
     assert [told for what, told in live if what == "frame"] == expected
     assert stand.between.polls == []
+
+
+async def test_the_program_of_the_page_runs_as_it_stands(stand: Stand, tmp_path: Path) -> None:
+    first = re.findall(r"^```ts\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)[0]
+    program = first.replace("./client/index.ts", str(node.WEB / "client" / "index.ts"))
+    program = program.replace("http://127.0.0.1:8080", stand.api.address).replace("rw_…", stand.api.key())
+    async with stand.api.client() as client, in_node_as_written(program, tmp_path) as process:
+
+        async def submitted() -> str | None:
+            runs = (await client.get("/v1/runs", params={"status": "queued"})).json()["runs"]
+            return next((run["id"] for run in runs if run["title"] == "Mutual NDA"), None)
+
+        writer = Writer(stand.worker, UUID(await until(submitted, "the submission")), stand.redis)
+        await writer.append(started(), token("Hello"))
+        await writer.append(result())
+        out, _ = await process.communicate()
+    assert process.returncode == 0, out.decode()
+    assert out.decode().splitlines() == ["connecting ", "live ", "draft: Hello", "over ", "final: { ok: true }"]

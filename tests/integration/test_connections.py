@@ -182,6 +182,37 @@ async def test_a_socket_that_answers_no_ping_is_cut(api: Api) -> None:
         assert b"\x89\x04" in one.came  # it was asked
 
 
+async def test_a_socket_that_takes_nothing_is_cut_and_its_neighbour_reads_on(
+    api: Api, worker_engine: AsyncEngine, redis: Redis
+) -> None:
+    writer = Writer(worker_engine, await api.submit(), redis)
+    await writer.append(started())
+    for _ in range(4):
+        await writer.append(*[token("word " * 1_000) for _ in range(100)])
+    address = f"{api.address.replace('http', 'ws', 1)}/v1/runs/{writer.run_id}/ws"
+    key, waits, before = {"X-API-Key": api.key()}, api.service.waits, await cuts(api)
+    async with asyncio.timeout(DEADLINE_S), connect(address, additional_headers=key, compression=None) as deaf:
+        deaf.transport.pause_reading()
+        await until(lambda: len(waits) == 1)
+        [own] = [one for one in api.server.server_state.connections if hasattr(one, "hold")]
+        async with connect(address, additional_headers=key, compression=None, max_size=None) as neighbour:
+            for seq in range(1, 403):
+                assert json.loads(await neighbour.recv())["seq"] == seq
+            assert own.transport.get_write_buffer_size() < 1_000_000
+            await until(lambda: len(waits) == 1)  # it was cut; the neighbour stays
+            await writer.append(token("b"))
+            assert json.loads(await neighbour.recv())["seq"] == 403
+        deaf.transport.abort()
+    assert await cuts(api) == before + 1
+
+
+async def cuts(api: Api) -> float:
+    async with api.client() as client:
+        figures = (await client.get("/metrics")).text.splitlines()
+    [told] = [one for one in figures if 'runwire_api_streams_total{front="ws",outcome="cut"}' in one]
+    return float(told.split()[-1])
+
+
 # --- size
 
 

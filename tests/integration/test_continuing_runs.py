@@ -1,5 +1,6 @@
 """A new run takes up where an earlier one ended: what was finished there is not done again, what was cut goes on."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
@@ -344,3 +345,49 @@ async def test_a_tool_that_has_answered_is_not_asked_again_when_its_turn_was_cut
     assert section_text(fold(facts), "s") == "Looking. " + TEXT
     assert called == [f"{first}/say#1:1"]
     assert rules(asked) == ["tools", "told", "told"]
+
+
+async def test_what_the_code_draws_by_itself_falls_the_same_in_all_runs_of_a_chain(stage: Stage) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    async def code(run: Run, _: Nothing) -> Nothing:
+        begun = run.now()
+        await run.step("one", str, 1)
+        seen.append((begun, run.now(), run.uuid("order"), run.random("dice").random()))
+        raise WorkflowFailed("away", "It is away.")
+
+    stage.play(code)
+    run_id = await stage.submit()
+    for _ in range(3):
+        await stage.ended(run_id)
+        run_id = await stage.runs.go_on(run_id)
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+
+
+async def test_an_effect_that_was_under_way_is_done_with_the_name_that_it_had(stage: Stage) -> None:
+    sent: list[str] = []
+    hang = asyncio.Event()
+
+    async def send(context: StepContext) -> str:
+        sent.append(context.idempotency_key)
+        if len(sent) == 1:
+            await hang.wait()
+        return "sent"
+
+    async def code(run: Run, _: Nothing) -> Nothing:
+        return await run.validate(Nothing(text=await run.step("send", send, effect=True, returns=str)), [])
+
+    stage.play(code)
+    first = await stage.submit()
+    stage.own(first)
+    await stage.runs.has(first, "step", status="intent")
+    await stage.runs.cancel(first)
+    await stage.die(first)
+    facts = await stage.ended(first)
+    assert [fact.data["status"] for fact in facts if fact.type == "step"] == ["intent"]
+    second = await stage.runs.go_on(first)
+    third = await stage.runs.go_on(first)
+    for run_id in (second, third):
+        assert (await stage.ended(run_id))[-1].type == "result"
+    assert sent[-2:] == [f"{first}/send#1"] * 2

@@ -33,8 +33,8 @@ class Said:
 
     def take(self, line: bytes) -> None:
         what, told = json.loads(line)
-        kinds: dict[str, list[Any]] = {"frame": self.frames, "condition": self.conditions, "state": self.states}
-        kinds[what].append(told)
+        lists: dict[str, list[Any]] = {"frame": self.frames, "condition": self.conditions, "state": self.states}
+        lists[what].append(told)
 
 
 @asynccontextmanager

@@ -30,6 +30,12 @@ export interface FollowOptions {
   readonly onFrames?: (frames: readonly Frame[]) => void; // instead of iterating
 }
 
+export interface SubmitOptions {
+  readonly title?: string;
+  readonly once?: string; // names the submission over restarts of a program; one is made when it is left out
+  readonly signal?: AbortSignal;
+}
+
 export class Client {
   readonly #url: string;
   readonly #credential: Credential;
@@ -68,14 +74,13 @@ export class Client {
   }
 
   // Starts a run. The same submission sent again, because the answer was lost, starts one run.
-  async submit(
-    workflow: string,
-    input: unknown,
-    options: { readonly title?: string; readonly once?: string; readonly signal?: AbortSignal } = {},
-  ): Promise<Accepted> {
-    const body = { workflow, input, ...(options.title === undefined ? {} : { title: options.title }) };
-    const headers = { "Idempotency-Key": options.once ?? onceKey() };
-    return (await this.#ask("runs", { method: "POST", body, headers, signal: options.signal })) as Accepted;
+  async submit(workflow: string, input: unknown, options: SubmitOptions = {}): Promise<Accepted> {
+    return this.#submit({ workflow, input }, options);
+  }
+
+  // Starts a run that takes up one which ended without a result: what was finished there is not done again.
+  async continueRun(runId: string, options: SubmitOptions = {}): Promise<Accepted> {
+    return this.#submit({ continues: runId }, options);
   }
 
   // A page of the caller's runs, newest first.
@@ -117,6 +122,12 @@ export class Client {
       const wanted = { url: this.#url, runId, after: options.after ?? 0, types: options.types };
       return this.#tabs?.follow(wanted, this.#credential, reader) ?? this.#follow(wanted, this.#credential, reader);
     });
+  }
+
+  async #submit(wish: object, { title, once, signal }: SubmitOptions): Promise<Accepted> {
+    const body = title === undefined ? wish : { ...wish, title };
+    const headers = { "Idempotency-Key": once ?? onceKey() };
+    return (await this.#ask("runs", { method: "POST", body, headers, signal })) as Accepted;
   }
 
   #ask(path: string, asking: Asking = {}): Promise<unknown> {

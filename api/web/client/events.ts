@@ -15,6 +15,23 @@ export interface ChildRun {
   readonly chain?: string;
 }
 
+export interface Continues {
+  readonly run_id: string;
+  readonly seq: number;
+  readonly chain: string;
+  readonly origin: Origin;
+}
+
+export interface Decided {
+  readonly because: "answered" | "wait_over";
+  readonly by: Person;
+  readonly choice?: string;
+  readonly answer?: unknown;
+  readonly note?: string;
+  readonly call_id?: string;
+  readonly arguments_digest?: string;
+}
+
 export interface Milestone {
   readonly state: string;
   readonly label: string;
@@ -23,6 +40,11 @@ export interface Milestone {
 export interface OnDisconnect {
   readonly cancel_after_s: number;
   readonly while_waiting: boolean;
+}
+
+export interface Origin {
+  readonly run_id: string;
+  readonly at_us: number;
 }
 
 export interface ParentRun {
@@ -59,6 +81,13 @@ export interface RunLimits {
   readonly cost_micro_usd?: number;
 }
 
+export interface Taken {
+  readonly run_id: string;
+  readonly seq: number;
+  readonly at_us: number;
+  readonly last?: boolean;
+}
+
 export interface Usage {
   readonly input_tokens: number;
   readonly output_tokens: number;
@@ -84,6 +113,7 @@ export interface AcceptedData {
   readonly trace_id?: string;
   readonly on_disconnect?: OnDisconnect;
   readonly parent?: ParentRun;
+  readonly continues?: Continues;
 }
 
 export interface StartedData {
@@ -103,12 +133,14 @@ export interface ProgressData {
   readonly detail?: string;
   readonly done?: number;
   readonly of?: number;
+  readonly taken?: Taken;
 }
 
 export interface ReasoningData {
   readonly text?: string;
   readonly step?: string;
   readonly attempt?: number;
+  readonly taken?: Taken;
 }
 
 export interface TokenData {
@@ -118,6 +150,7 @@ export interface TokenData {
   readonly attempt?: number;
   readonly shape?: "text" | "json";
   readonly resume?: "continue";
+  readonly taken?: Taken;
 }
 
 export interface ToolCallData {
@@ -130,6 +163,7 @@ export interface ToolCallData {
   readonly turn?: string;
   readonly provider_id?: string;
   readonly written?: string;
+  readonly taken?: Taken;
 }
 
 export interface ToolResultData {
@@ -145,6 +179,7 @@ export interface ToolResultData {
   readonly result_count?: number;
   readonly duration_ms?: number;
   readonly output?: unknown;
+  readonly taken?: Taken;
 }
 
 export interface FindingData {
@@ -156,6 +191,7 @@ export interface FindingData {
   readonly item?: string;
   readonly value?: Readonly<Record<string, unknown>>;
   readonly replaces?: number;
+  readonly taken?: Taken;
 }
 
 export interface StepData {
@@ -170,6 +206,8 @@ export interface StepData {
   readonly error?: string;
   readonly wait_s?: number;
   readonly child?: ChildRun;
+  readonly decided?: Decided;
+  readonly taken?: Taken;
 }
 
 export interface ModelCallData {
@@ -197,6 +235,8 @@ export interface ModelCallData {
   readonly tools_digest?: string;
   readonly output_digest?: string;
   readonly turn?: number;
+  readonly on_length?: "offer" | "continue" | "keep";
+  readonly taken?: Taken;
 }
 
 export interface RetryData {
@@ -210,6 +250,8 @@ export interface RetryData {
   readonly wait_s?: number;
   readonly usage?: Usage;
   readonly version?: number;
+  readonly cut_tokens?: number;
+  readonly taken?: Taken;
 }
 
 export interface ValidationData {
@@ -222,6 +264,7 @@ export interface ValidationData {
   readonly checks?: readonly CheckOutcome[];
   readonly value_digest?: string;
   readonly seqs?: readonly (readonly [number, number])[];
+  readonly taken?: Taken;
 }
 
 export interface EscalationData {
@@ -289,6 +332,7 @@ export interface ErrorData {
   readonly message?: string;
   readonly partial?: Readonly<Record<string, unknown>>;
   readonly retryable?: boolean;
+  readonly call?: string;
 }
 
 export interface EventData {

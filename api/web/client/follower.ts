@@ -73,6 +73,7 @@ export class Follower implements Following {
   #cancelTimer: (() => void) | null = null;
   #key: string | null = null;
   #version = { after: -1, etag: "" };
+  #turn = 0;
 
   constructor(wanted: Wanted, means: Means, reader: Reader) {
     this.#wanted = wanted;
@@ -164,8 +165,7 @@ export class Follower implements Following {
         return;
       }
       if (!still()) return;
-      const types = this.#wanted.types === undefined ? "" : `&types=${this.#wanted.types.join(",")}`;
-      const response = await this.#get(`events?after=${after}${types}`, "text/event-stream", mine.signal);
+      const response = await this.#get(`events?after=${after}${this.#types()}`, "text/event-stream", mine.signal);
       if (!still()) return;
       const kind = response.headers.get("Content-Type") ?? "";
       if (response.status !== 200 || !kind.startsWith("text/event-stream") || response.body === null) {
@@ -201,7 +201,10 @@ export class Follower implements Following {
     const still = () => this.#request === mine;
     try {
       const etag = this.#version.after === after ? this.#version.etag : "";
-      const path = `poll?after=${after}${waitS > 0 ? `&wait=${waitS}` : ""}`;
+      const wait = waitS > 0 ? `&wait=${waitS}` : "";
+      this.#turn += 1; // an address that was never asked before: no cache can repeat an old answer
+      const turn = `${this.#around.now().toString(36)}${this.#turn}`;
+      const path = `poll?after=${after}${wait}${this.#types()}&partial=none&turn=${turn}`;
       const response = await this.#get(path, "application/json", mine.signal, etag);
       const retryMs = retryAfterMs(response.headers.get("Retry-After"), this.#around.now());
       if (response.status === 304) {
@@ -213,12 +216,16 @@ export class Follower implements Following {
       if (!still()) return;
       if (answer !== null) this.#do(this.#machine.askRefused(answer, this.#around.now()));
       if (page === null) return;
-      this.#version = { after: page.nextAfter, etag: page.nextAfter === after ? etagOf(response) : "" };
+      this.#version = { after: page.nextAfter, etag: page.more ? "" : (response.headers.get("ETag") ?? "") };
       this.#do(this.#machine.page(page, retryMs, this.#around.now()));
       this.#reader.moved?.(this.cursor);
     } catch {
       if (still()) this.#do(this.#machine.askLost(this.#around.now()));
     }
+  }
+
+  #types(): string {
+    return this.#wanted.types === undefined ? "" : `&types=${this.#wanted.types.join(",")}`;
   }
 
   #get(path: string, accept: string, signal: AbortSignal, etag = ""): Promise<Response> {
@@ -254,10 +261,6 @@ export class Follower implements Following {
     this.#request?.abort();
     this.#request = null;
   }
-}
-
-function etagOf(response: Response): string {
-  return response.headers.get("ETag") ?? "";
 }
 
 function pageOf(body: unknown): Page | null {

@@ -2,7 +2,7 @@
 
 export type { Problem } from "./answers.ts";
 export { Refused, Unreachable } from "./answers.ts";
-export type { ClientOptions, FollowOptions } from "./client.ts";
+export type { ClientOptions, FollowOptions, SubmitOptions } from "./client.ts";
 export { Client } from "./client.ts";
 export type { GiveCredential } from "./credential.ts";
 export * from "./events.ts";

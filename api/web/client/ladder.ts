@@ -9,6 +9,8 @@ const ASK_AGAIN_MS = 1_000;
 const FAILURES_MAX = 2; // without a byte, before a short request is tried
 const STALLS_MAX = 2; // streams that went silent after a good beginning, while there was news
 
+const CROWDED: ReadonlySet<Reason> = new Set(["tabs", "limit"]); // a request that waits takes a place too
+
 export class Ladder {
   down: Reason | null;
   failures = 0; // in a row, of whatever is tried
@@ -28,7 +30,7 @@ export class Ladder {
     this.#pace = pace;
     this.#random = random;
     this.down = down;
-    this.waitS = down === "tabs" ? 0 : pace.waitS;
+    this.waitS = down !== null && CROWDED.has(down) ? 0 : pace.waitS;
   }
 
   get transport(): Transport {
@@ -51,7 +53,7 @@ export class Ladder {
     this.down = reason;
     this.failures = this.#lostAsks = this.#stalls = 0;
     this.checkNext = this.#checked = false;
-    this.waitS = reason === "tabs" ? 0 : this.#pace.waitS;
+    this.waitS = CROWDED.has(reason) ? 0 : this.#pace.waitS;
     this.everyMs = ASK_AGAIN_MS;
     this.liveLater(now);
   }

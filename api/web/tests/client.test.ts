@@ -103,6 +103,13 @@ test("a submission is sent again under one name until it is answered", async () 
   assert.match([...names][0] ?? "", /^[0-9a-f]{32}$/);
 });
 
+test("a run that takes up another is submitted by the other's name", async () => {
+  const world = new World();
+  const told: unknown = await client(world).continueRun(RUN, { once: "mine" });
+  assert.deepEqual(told, { path: "/v1/runs", body: JSON.stringify({ continues: RUN }) });
+  assert.equal(world.asked[0]?.headers.get("Idempotency-Key"), "mine");
+});
+
 test("a request that is refused is sent once, and says why", async () => {
   const world = new World();
   world.refusals = [problem(422)];

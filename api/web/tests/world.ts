@@ -21,7 +21,7 @@ export class World {
   time = 1_000_000;
   keys = new Set([KEY]);
   frames: { seq: number; type: string }[] = [];
-  asked: { at: number; path: string; headers: Headers }[] = [];
+  asked: { at: number; path: string; headers: Headers; turn: string | null }[] = [];
   refusals: Response[] = []; // each for one request, in order
   down = false; // nothing answers
   buffers = false; // answers are held back until they are whole
@@ -129,15 +129,21 @@ export class World {
 
   async #fetch(address: URL, init: RequestInit): Promise<Response> {
     const headers = new Headers(init.headers);
+    const turn = address.searchParams.get("turn");
+    for (const name of ["turn", "partial"]) address.searchParams.delete(name);
     const path = address.pathname.replace(`/v1/runs/${RUN}/`, "") + address.search;
-    this.asked.push({ at: this.time, path, headers });
+    this.asked.push({ at: this.time, path, headers, turn });
     if (this.down) throw new TypeError("fetch failed");
     const refusal = this.refusals.shift();
     if (refusal !== undefined) return refusal;
     if (!this.keys.has(headers.get("Authorization")?.replace("Bearer ", "") ?? "")) return problem(401);
     const after = Number(address.searchParams.get("after"));
     if (path.startsWith("events")) return this.noStreams?.() ?? this.#stream(after, init.signal);
-    if (path.startsWith("poll")) return this.#poll(after, Number(address.searchParams.get("wait") ?? 0), init.signal);
+    if (path.startsWith("poll")) {
+      const answer = await this.#poll(after, Number(address.searchParams.get("wait") ?? 0), init.signal);
+      const same = answer.headers.get("ETag") === headers.get("If-None-Match") && after === this.frames.length;
+      return same ? new Response(null, { status: 304, headers: answer.headers }) : answer;
+    }
     return Response.json({ path: address.pathname, body: init.body ?? null });
   }
 
@@ -184,7 +190,7 @@ export class World {
     const events = this.frames.slice(after, after + 3);
     const next = after + events.length;
     const more = next < this.frames.length;
-    const headers = { "Retry-After": this.retryAfter };
+    const headers = { "Retry-After": this.retryAfter, ETag: `"${this.frames.length}"` };
     return Response.json({ events, next_after: next, more, done: this.#ended() }, { headers });
   }
 
