@@ -11,6 +11,7 @@ from tests.bench.fronts.ground import Ground, ground, path
 from tests.bench.fronts.judging import judged, late
 from tests.bench.fronts.latency import measured
 from tests.bench.fronts.memory import memory
+from tests.bench.fronts.polls import polls
 from tests.bench.fronts.resume import resume
 from tests.bench.fronts.storm import storm
 from tests.bench.log.report import Report
@@ -53,6 +54,13 @@ async def test_a_long_run_is_resumed(at: Ground, report: Report) -> None:
 async def test_idle_readers_are_weighed(at: Ground, report: Report) -> None:
     await memory(report, at, quick=True, runs=3)
     assert _wrong(report) == [0]
+
+
+async def test_polls_of_each_kind_are_counted(at: Ground, report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, tiny in (("LENGTHS", (20, 40)), ("SECONDS", 0.4), ("WARM_S", 0.01)):
+        monkeypatch.setattr(f"tests.bench.fronts.polls.{name}", tiny)
+    await polls(report, at, quick=True)
+    assert {"poll, 304", "poll, delta"} <= {figure.name for figure in report.figures}
 
 
 async def test_readers_that_are_all_cut_at_once_return(at: Ground, report: Report) -> None:

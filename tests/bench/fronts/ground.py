@@ -102,12 +102,14 @@ class Ground:
     @asynccontextmanager
     async def keeping(self) -> AsyncIterator[None]:
         """While the block goes on, everybody is given the same writer and the same crowd: they start slowly."""
-        async with self._child(WRITER, self._given()) as writer, self._child(CROWD, {}) as crowd:
-            self._kept = {WRITER: writer, CROWD: crowd}
-            try:
-                yield
-            finally:
-                self._kept = {}
+        starting = [self._start(WRITER, self._given()), self._start(CROWD, {})]
+        writer, crowd = await asyncio.gather(*starting)
+        self._kept = {WRITER: writer, CROWD: crowd}
+        try:
+            yield
+        finally:
+            self._kept = {}
+            await asyncio.gather(writer.stop(), crowd.stop())
 
     @asynccontextmanager
     async def writer(self) -> AsyncIterator[Ordered]:
@@ -157,12 +159,15 @@ class Ground:
         with psycopg.connect(libpq(self.services.database_url)) as connection:
             return dict(connection.execute(counted, ([*runs],)).fetchall())
 
+    async def _start(self, module: str, given: dict[str, Any]) -> Ordered:
+        return await Ordered.of(module, given, self.folder / f"child-{next(self._numbers)}.log")
+
     @asynccontextmanager
     async def _child(self, module: str, given: dict[str, Any]) -> AsyncIterator[Ordered]:
         if module in self._kept:
             yield self._kept[module]
             return
-        child = await Ordered.of(module, given, self.folder / f"child-{next(self._numbers)}.log")
+        child = await self._start(module, given)
         try:
             yield child
         finally:

@@ -17,9 +17,9 @@ async def resume(report: Report, ground: Ground, quick: bool, events: int = EVEN
     async with ground.writer() as writer, ground.crowd() as crowd:
         [run] = await writer.order("open", runs=1)
         [seq] = (await writer.order("store", events=events)).values()
-        took, wrong = {}, 0
+        took, cpu, wrong = {}, {}, 0
         for after in (0, seq // 2):
-            times = []
+            times, spent = [], ground.cpu_s()
             for _ in range(REPEATS if not quick else 3):
                 asked = {"address": ground.address, "paths": [path(run)], "key": ground.key, "after": after}
                 began = await crowd.order("follow", **asked)
@@ -27,6 +27,7 @@ async def resume(report: Report, ground: Ground, quick: bool, events: int = EVEN
                 told = await crowd.order("leave")
                 wrong += told["lost"] + abs(told["frames"] - (seq - after))
             took[after] = [1000 * each for each in times]
+            cpu[after] = 1000 * (ground.cpu_s() - spent) / len(times)
         await crowd.order("follow", address=ground.address, paths=[path(run)], key=ground.key)
         last = await writer.order("end")
         await crowd.order("ended")
@@ -34,6 +35,7 @@ async def resume(report: Report, ground: Ground, quick: bool, events: int = EVEN
     for after, times in took.items():
         name = f"resume a run of {events:,} after event {after:,}, to its last event"
         report.add(name, median(times), "ms", fastest_ms=min(times), slowest_ms=max(times), first_ms=times[0])
+        report.add("    of that the API's own processor time", cpu[after], "ms")
     report.claim(Claim("resumed: missing, doubled, out of order or changed", wrong, at_most=0))
     if events == EVENTS:
         report.claim(Claim(f"resume a run of {EVENTS:,}, ms", median(took[0]), at_most=AT_MOST_MS))
