@@ -170,7 +170,7 @@ async def test_a_version_that_no_worker_carries_is_not_continued(
     offers = api.service.offers
     known = dict(await offers.all())
     monkeypatch.setattr(offers, "_until", float("inf"))
-    for version, resumes, carried in ((2, (2,), [moved]), (3, (1, 3), [old]), (4, None, [])):
+    for version, resumes, carried in ((2, (2,), [moved]), (3, (1, 3), [old]), (1, None, [])):
         manifest = known["contract_review"].manifest.model_copy(update={"resumes": resumes})
         offer = replace(known["contract_review"], version=version, manifest=manifest)
         monkeypatch.setattr(offers, "_offers", {**known, "contract_review": offer})
