@@ -47,6 +47,25 @@ class ParentRun(TypedDict, total=False):
     depth: int
 
 
+class Origin(TypedDict, total=False):
+    run_id: str
+    at_us: int
+
+
+class Continues(TypedDict, total=False):
+    run_id: str
+    seq: int
+    chain: str
+    origin: Origin
+
+
+class Taken(TypedDict, total=False):
+    run_id: str
+    seq: int
+    at_us: int
+    last: bool
+
+
 class ChildRun(TypedDict, total=False):
     run_id: str
     workflow: str
@@ -54,6 +73,16 @@ class ChildRun(TypedDict, total=False):
     status: Literal["completed", "failed", "cancelled"]
     seq: int
     chain: str
+
+
+class Decided(TypedDict, total=False):
+    because: Literal["answered", "wait_over"]
+    by: Person
+    choice: str
+    answer: Any
+    note: str
+    call_id: str
+    arguments_digest: str
 
 
 class Usage(TypedDict, total=False):
@@ -87,6 +116,7 @@ class Accepted(TypedDict, total=False):
     trace_id: str
     on_disconnect: OnDisconnect
     parent: ParentRun
+    continues: Continues
 
 
 class Started(TypedDict, total=False):
@@ -106,12 +136,14 @@ class Progress(TypedDict, total=False):
     detail: str
     done: int
     of: int
+    taken: Taken
 
 
 class Reasoning(TypedDict, total=False):
     text: str
     step: str
     attempt: int
+    taken: Taken
 
 
 class Token(TypedDict, total=False):
@@ -121,6 +153,7 @@ class Token(TypedDict, total=False):
     attempt: int
     shape: Literal["text", "json"]
     resume: Literal["continue"]
+    taken: Taken
 
 
 class ToolCall(TypedDict, total=False):
@@ -133,6 +166,7 @@ class ToolCall(TypedDict, total=False):
     turn: str
     provider_id: str
     written: str
+    taken: Taken
 
 
 class ToolResult(TypedDict, total=False):
@@ -148,6 +182,7 @@ class ToolResult(TypedDict, total=False):
     result_count: int
     duration_ms: int
     output: Any
+    taken: Taken
 
 
 class Finding(TypedDict, total=False):
@@ -159,6 +194,7 @@ class Finding(TypedDict, total=False):
     item: str
     value: dict[str, Any]
     replaces: int
+    taken: Taken
 
 
 class Step(TypedDict, total=False):
@@ -173,6 +209,8 @@ class Step(TypedDict, total=False):
     error: str
     wait_s: float
     child: ChildRun
+    decided: Decided
+    taken: Taken
 
 
 class ModelCall(TypedDict, total=False):
@@ -200,6 +238,8 @@ class ModelCall(TypedDict, total=False):
     tools_digest: str
     output_digest: str
     turn: int
+    on_length: Literal["offer", "continue", "keep"]
+    taken: Taken
 
 
 class Retry(TypedDict, total=False):
@@ -213,6 +253,8 @@ class Retry(TypedDict, total=False):
     wait_s: float
     usage: Usage
     version: int
+    cut_tokens: int
+    taken: Taken
 
 
 class Validation(TypedDict, total=False):
@@ -225,6 +267,7 @@ class Validation(TypedDict, total=False):
     checks: list[CheckOutcome]
     value_digest: str
     seqs: list[list[int]]
+    taken: Taken
 
 
 class Escalation(TypedDict, total=False):
@@ -292,3 +335,4 @@ class Error(TypedDict, total=False):
     message: str
     partial: dict[str, Any]
     retryable: bool
+    call: str
