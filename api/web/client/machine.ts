@@ -40,7 +40,8 @@ export class Machine {
   #limited = false;
   #refusals = 0;
   #signingIn = false;
-  #offline = false;
+  #offline = false; // as the browser has it, which may be wrong
+  #reached = true; // since it said so, or since something failed
 
   constructor(start: Start) {
     this.cursor = start.after;
@@ -86,7 +87,8 @@ export class Machine {
       if (this.#stream === null) return;
       this.#stream.heard(now);
       this.heardAt = now;
-      this.#limited = this.#offline = false;
+      this.#limited = false;
+      this.#reached = true;
       if (!this.#ladder.heard()) return;
       this.#nextAt = null;
       this.#dropAsk();
@@ -105,6 +107,7 @@ export class Machine {
       const stream = this.#stream;
       if (stream === null) return;
       this.#dropStream();
+      this.#reached = false;
       this.reconnects += 1;
       if (stream.mute) this.#streamFailed(now, null);
       else this.#nextAt = this.#ladder.nextAfterStream(now - stream.since, stream.news, now);
@@ -205,6 +208,7 @@ export class Machine {
   offline(): Command[] {
     return this.#change(() => {
       this.#offline = true;
+      this.#reached = false;
     });
   }
 
@@ -321,7 +325,7 @@ export class Machine {
     this.#asked = null;
     this.heardAt = now;
     this.#refusals = 0;
-    this.#offline = false;
+    this.#reached = true;
     return true;
   }
 
@@ -335,6 +339,7 @@ export class Machine {
   #askFailed(retryMs: number | null, lost: boolean, now: number): void {
     this.#asked = null;
     if (this.#ladder.down === null && this.#stream !== null) return; // it only compared
+    this.#reached = false;
     this.#nextAt = this.#ladder.askFailed(retryMs, lost, now);
   }
 
@@ -375,7 +380,7 @@ export class Machine {
 
   #state(): Condition["state"] {
     if (this.#signingIn) return "signed-out";
-    if (this.#offline) return "offline";
+    if (this.#offline && !this.#reached) return "offline";
     if (this.#ladder.down !== null) return this.#ladder.failures === 0 ? "polling" : "reconnecting";
     if (this.#stream?.opened === true) return "live";
     return this.heardAt === null && this.#ladder.failures === 0 ? "connecting" : "reconnecting";

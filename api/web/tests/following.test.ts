@@ -334,9 +334,13 @@ test("without a network it says so, and goes on when there is one", async () => 
   world.add();
   const one = reading(world);
   await world.pass(2_000);
+  one.follower.offline();
+  assert.equal(one.now(), "offline");
+  world.say(":\n"); // on its way already
+  await world.pass(10);
+  assert.equal(one.now(), "live");
   world.down = true;
   world.cut();
-  one.follower.offline();
   await world.pass(30_000);
   assert.equal(one.now(), "offline");
   world.down = false;
