@@ -59,7 +59,7 @@ async def open_streams(api: Api, stack: AsyncExitStack, subject: str, count: int
 
 
 async def test_one_stream_too_many_is_refused_on_every_front_and_a_closed_one_makes_room(api: Api) -> None:
-    async with AsyncExitStack() as stack, api.client(subject="eve") as client:
+    async with asyncio.timeout(DEADLINE_S), AsyncExitStack() as stack, api.client(subject="eve") as client:
         await open_streams(api, stack, "eve", 3)
         runs = (await client.get("/v1/runs")).json()["runs"]
         path = f"/v1/runs/{runs[0]['id']}"
