@@ -5,7 +5,7 @@ PYTHON ?= python3
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo kit test test-again lint bench bench-log bench-workers faults clean
+.PHONY: help setup run demo kit test test-again lint bench bench-log bench-workers bench-fronts faults clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -26,8 +26,9 @@ test: $(VENV)/.dev ## all tests, on real servers that are started for them
 test-again: $(VENV)/.dev ## the few tests that failed once more, each alone; names those that then pass as unsteady
 	@$(PY) -m tests.unsteady
 
-lint: $(VENV)/.dev ## ruff and mypy --strict
+lint: $(VENV)/.dev ## ruff and mypy --strict; tsc for TypeScript
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy
+	@$(PY) -m tests.node && cd api/web && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm run --silent lint
 
 bench: $(VENV)/.dev ## print the figures that the README quotes
 	@$(PY) -m tests.bench
@@ -38,12 +39,15 @@ bench-log: $(VENV)/.bench ## the log's figures beside its peers'; more with ARGS
 bench-workers: $(VENV)/.dev ## the workers' figures: idle, cancel, crash, 300 live models; more with ARGS="--help"
 	@$(PY) -m tests.bench.workers $(ARGS)
 
+bench-fronts: $(VENV)/.bench $(VENV)-langgraph/.made ## what readers cost and how soon they are told, the peers beside; more with ARGS="--help"
+	@$(PY) -m tests.bench.fronts $(ARGS)
+
 faults: $(VENV)/.dev ## kill, stop and cut the real processes while runs are going
 	@$(PY) -m tests.faults
 	@$(PY) -m pytest tests/e2e
 
 clean: ## remove the environment (data stays)
-	rm -rf $(VENV) *.egg-info
+	rm -rf $(VENV) $(VENV)-langgraph *.egg-info
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "runwire needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
@@ -63,4 +67,11 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.runtime
 	@echo "Setting up the benchmark's peers ..." >&2
 	@$(PY) -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
+# A peer whose pins do not fit ours has an environment of its own.
+$(VENV)-langgraph/.made: requirements/bench-langgraph.txt | $(VENV)/bin/python
+	@echo "Setting up LangGraph's dev server ..." >&2
+	@$(PYTHON) -m venv $(VENV)-langgraph
+	@$(VENV)-langgraph/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements/bench-langgraph.txt
 	@touch $@

@@ -25,6 +25,7 @@ class Sight:
 
     run: RunRow
     view: View
+    chain: bytes = b""  # at the end of its log, where it was asked for
 
     @property
     def ended(self) -> bool:
@@ -37,6 +38,15 @@ def run_id_in(text: str) -> UUID:
     if not RUN_ID.fullmatch(text):
         raise UnknownRun
     return UUID(text)
+
+
+async def sight_of(service: Service, caller: Caller, run_id: str) -> Sight:
+    """The run as `see` finds it, asked together with those of other requests, and with its chain hash."""
+    standing = await service.standings.of(run_id_in(run_id))
+    if standing is None or not caller.may_see(standing.run):
+        raise UnknownRun
+    run = standing.run
+    return Sight(run, service.policies.view(run.workflow, caller.role), standing.chain)
 
 
 async def see(

@@ -17,7 +17,8 @@ from api.audit import verification
 from api.callers import Caller
 from api.errors import NotAllowed, Problem
 from api.figures import ApiFigures
-from api.fronts import events, poll, replay
+from api.fronts import events, poll, replay, websocket
+from api.fronts.short import ShortPath
 from api.fronts.waits import Waits
 from api.middleware import Edge
 from api.service import Who
@@ -39,6 +40,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         406: "none of the accepted formats is served",
         409: "the run has moved on",
         422: "the body does not fit",
+        429: "a limit is reached: `Retry-After` says when to come back",
         503: "the log cannot be reached",
     }.items()
 }
@@ -82,12 +84,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.waits = waits
     app.state.figures = figures
     errors.install(app)
-    for part in (runs, decisions, events, poll, workflows, health, metrics):
+    for part in (runs, decisions, events, poll, websocket, workflows, health, metrics):
         app.include_router(part.router)
     for router in (replay.router, verification.router):
         app.include_router(router, dependencies=[Depends(officers_only)])
     app.router.default = _page()
     app.openapi = lambda: _described(app)  # type: ignore[method-assign]
+    app.add_middleware(ShortPath)
     app.add_middleware(Edge, body_bytes_max=settings.request_bytes_max, figures=figures)
     return app
 
@@ -106,6 +109,8 @@ def _page() -> Any:
     files = Page(directory=STATIC, html=True) if STATIC.is_dir() else None
 
     async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            raise HTTPException(404)
         if files is not None and PAGE_PATH.fullmatch(scope["path"]):
             await files(scope, receive, send)
         elif files is None and scope["path"] == "/":

@@ -6,6 +6,7 @@ back from the log. That other branches of the run have gone on since then does n
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import time_ns
 from typing import Any, Final
@@ -81,12 +82,17 @@ async def decide(request: Request, service: Asked, caller: Who, run_id: str) -> 
     await json_only(request)
     needs_json_body(request)
     raw = await request.body()
+    return await decide_on(service, caller, run_id, lambda: read_object(raw, service.settings.request_bytes_max))
+
+
+async def decide_on(service: Service, caller: Caller, run_id: str, body: Callable[[], dict[str, Any]]) -> Response:
+    """Answer what a run asks, on whichever front. What was said is read only when it is known that they may decide."""
     async with service.reading.connect() as connection:
         sight = await see(connection, service, caller, run_id)
         policy = service.policies.of(sight.run.workflow)
         if policy is None or not any(caller.role in roles for roles in policy.decide.values()):
             raise NotAllowed(f"No policy lets the role {caller.role} answer what runs of this workflow ask.")
-        said = read_decision(read_object(raw, service.settings.request_bytes_max))
+        said = read_decision(body())
         question = await _question(connection, sight, caller, policy, said)
         _judge(question, said)
         seen = await _event(connection, sight, said.seen_seq)

@@ -3,6 +3,8 @@
 A problem says what to do about it and never repeats what was sent: no value, no key, no text of a document.
 """
 
+import math
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,7 +18,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -102,8 +104,70 @@ class InvalidInput(Refusal):
     """The request does not fit its schema."""
 
 
+class NothingToContinue(Refusal):
+    """There is no run here that you could continue."""
+
+
+class CannotContinue(Refusal):
+    """This run cannot be continued."""
+
+
 class TooManyQueued(Refusal):
     """As many runs as may wait to begin."""
+
+
+class TooManyRequests(Refusal):
+    """More requests than one caller may make."""
+
+    def __init__(self, rate: float, window_s: float, wait_s: float) -> None:
+        self.wait_s = wait_s
+        quota, retry = math.floor(rate * window_s), _seconds(wait_s)
+        super().__init__(
+            f"{rate:g} requests a second are allowed, and {quota} at once after a rest. Try again in {retry} s.",
+            headers={
+                "Retry-After": retry,
+                "RateLimit": f'"requests";r=0;t={retry}',
+                "RateLimit-Policy": f'"requests";q={quota};w={_seconds(window_s)}',
+            },
+        )
+
+
+class TooManyStreams(Refusal):
+    """As many streams and requests that wait as one caller may have open."""
+
+    def __init__(self, streams_max: int, wait_s: float) -> None:
+        retry = _seconds(wait_s)
+        super().__init__(
+            f"{streams_max} streams and requests that wait may be open at once. Close one, or poll without `wait`.",
+            headers={
+                "Retry-After": retry,
+                "RateLimit": f'"streams";r=0;t={retry}',
+                "RateLimit-Policy": f'"streams";q={streams_max};qu="concurrent-requests"',
+            },
+        )
+
+
+class NeedsUpgrade(Refusal):
+    """This address speaks WebSocket only: send the headers of a WebSocket handshake, or read /events or /poll."""
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Upgrade": "websocket", "Connection": "Upgrade"})
+
+
+class ForeignOrigin(Refusal):
+    """Pages of this origin may not open a WebSocket here (RUNWIRE_WEBSOCKET_ORIGINS)."""
+
+
+class HeadTooLarge(Refusal):
+    """The request's line and headers are too large."""
+
+
+class TooSlow(Refusal):
+    """The request did not come in time."""
+
+
+class TooManyConnections(Refusal):
+    """As many connections as this process may have. Try again."""
 
 
 class MovedOn(Refusal):
@@ -130,8 +194,17 @@ KINDS: Final[Mapping[type[Exception], Kind]] = {
     TooLarge: Kind(413, "too-large", "Request too large"),
     UnsupportedMedia: Kind(415, "unsupported-media", "Unsupported media type"),
     UnknownWorkflow: Kind(422, "unknown-workflow", "Unknown workflow"),
+    NothingToContinue: Kind(404, "run-not-found", "Run not found"),
+    CannotContinue: Kind(409, "not-continuable", "Run cannot be continued"),
     MovedOn: Kind(409, "moved-on", "Run has moved on"),
     TooManyQueued: Kind(429, "queue-full", "Too many runs in line"),
+    TooManyRequests: Kind(429, "too-many-requests", "Too many requests"),
+    TooManyStreams: Kind(429, "too-many-streams", "Too many open streams"),
+    NeedsUpgrade: Kind(426, "upgrade-required", "Upgrade required"),
+    ForeignOrigin: Kind(403, "foreign-origin", "Foreign origin"),
+    HeadTooLarge: Kind(431, "head-too-large", "Request head too large"),
+    TooSlow: Kind(408, "too-slow", "Request too slow"),
+    TooManyConnections: Kind(503, "too-many-connections", "Too many connections"),
     InvalidInput: Kind(422, "invalid-input", "Invalid input"),
     store.EventStoreError: Kind(500, "internal", "Internal error"),
     store.UnknownRun: Kind(404, "run-not-found", "Run not found"),
@@ -145,6 +218,8 @@ KINDS: Final[Mapping[type[Exception], Kind]] = {
     store.LogShut: Kind(503, "log-shut", "Log shut"),
 }
 SHUT_RETRY_S: Final = 15  # a person has to come first
+EXPECTED: Final = (Refusal, store.EventStoreError)
+AWAY: Final = (OperationalError, InterfaceError, PoolTimeout)
 INTERNAL: Final = KINDS[store.EventStoreError]
 UNAVAILABLE: Final = KINDS[store.LogUnavailable]
 
@@ -205,18 +280,39 @@ def told(request_id: str, error: Exception) -> Response:
 
 def install(app: FastAPI) -> None:
     """Make every refusal a problem. What is not expected here is told by the edge (api/middleware.py)."""
-    app.add_exception_handler(Refusal, _any)
-    app.add_exception_handler(store.EventStoreError, _any)
-    for away in (OperationalError, InterfaceError, PoolTimeout):
+    for kind in EXPECTED:
+        app.add_exception_handler(kind, _any)
+    for away in AWAY:
         app.add_exception_handler(away, _log_away)
     app.add_exception_handler(IntegrityError, _no_room)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _gone)
 
 
-def request_id_of(request: Request) -> str:
-    """The id that the middleware gave to this request."""
-    return str(request.state.request_id)
+async def answer_to(connection: HTTPConnection, error: Exception) -> Response | None:
+    """The answer that a route would give to this error; None for what only the edge can tell."""
+    handlers = connection.app.exception_handlers
+    for kind in type(error).__mro__:
+        if kind in handlers:
+            found: Response = await handlers[kind](connection, error)
+            return found
+    return None
+
+
+async def refused(request: Request, error: Exception) -> Response:
+    """The answer to one of EXPECTED or AWAY, for what does not go through the framework."""
+    return await (_log_away if isinstance(error, AWAY) else _any)(request, error)
+
+
+def request_id_of(request: HTTPConnection) -> str:
+    """The id that the middleware gave to this request; a WebSocket that has no route passes without one."""
+    return str(getattr(request.state, "request_id", None) or secrets.token_hex(8))
+
+
+def _seconds(value: float) -> str:
+    """A time as headers hold it: whole seconds, never too few."""
+    return str(max(1, math.ceil(value)))
 
 
 async def _any(request: Request, error: Exception) -> Response:
@@ -244,6 +340,11 @@ async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = [Fault("/" + "/".join(map(str, one["loc"])), one["msg"]) for one in error.errors()]
     return told(request_id_of(request), BadRequest("A parameter cannot be read.", faults=faults))
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The reader left before its body had come whole: for the access line only, nobody reads this."""
+    return told(request_id_of(request), BadRequest("The request's body did not come whole."))
 
 
 async def _http(request: Request, error: Exception) -> Response:

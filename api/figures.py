@@ -7,18 +7,20 @@ code, and nothing that a caller sends can add a series.
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
 
 from eventstore.metrics import DatabaseWatch, TailMetrics, new_registry
 from eventstore.vitals import VitalFigures
 
-Front = Literal["sse", "ndjson", "replay", "poll", "page"]
+Front = Literal["sse", "ndjson", "replay", "ws", "poll", "page"]
 # A stream's end: the run's, its age's or the process's; the reader went; it took nothing and was cut; we broke.
 Outcome = Literal["ended", "rotated", "drained", "left", "cut", "broken"]
+Limit = Literal["requests", "streams", "queued", "connections", "head", "time"]
 
-STREAMS: Final[tuple[Front, ...]] = ("sse", "ndjson", "replay")
+STREAMS: Final[tuple[Front, ...]] = ("sse", "ndjson", "replay", "ws")
+LIMITS: Final[tuple[Limit, ...]] = ("requests", "streams", "queued", "connections", "head", "time")
 OUTCOMES: Final[tuple[Outcome, ...]] = ("ended", "rotated", "drained", "left", "cut", "broken")
 METHODS: Final = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 REQUEST_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -55,6 +57,18 @@ class StreamFigures:
     def conflated(self) -> None:
         """A reader lags, told once for each stream."""
         self._conflated.inc()
+
+
+class Refusals:
+    """What was refused because a limit was reached."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        refused = Counter("runwire_api_refused", "Refused by a limit, and by which", ["limit"], registry=registry)
+        self._by = {limit: refused.labels(limit) for limit in LIMITS}
+
+    def refused(self, limit: Limit) -> None:
+        """One more."""
+        self._by[limit].inc()
 
 
 class ApiFigures:
@@ -95,6 +109,7 @@ class ApiFigures:
             buckets=REQUEST_SECONDS,
             registry=self.registry,
         )
+        self.refusals = Refusals(self.registry)
         self._connections = Gauge(
             "runwire_api_database_connections", "Connections in use for requests", registry=self.registry
         )

@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from hmac import compare_digest
 from time import monotonic
@@ -10,15 +11,17 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 
 from api.callers import Caller
 from api.errors import NotAuthenticated
+from api.gathering import Gathered
+from eventstore.arrays import Texts
 from eventstore.domain.disclosure import ROLES, Role
 from eventstore.sql import STATEMENTS, rows
 
 SHAPE: Final = re.compile(r"rw_([0-9a-f]{16})_[0-9a-f]{64}", re.ASCII)
-REMEMBERED_S: Final = 20.0  # a revoked key works at most this much longer
+REMEMBERED_S: Final = 1.0  # a revoked key works at most this much longer
 REMEMBERED_MAX: Final = 10_000
 
 
@@ -43,11 +46,12 @@ def create_key(engine: Engine, tenant: str, subject: str, role: Role) -> str:
 
 
 class Keys:
-    """Looks keys up, and remembers the good ones for a moment so that a poll costs no look-up."""
+    """Looks keys up, those of one moment together, and takes a good one's word for a second without asking again."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._asked: Gathered[str, _Known] = Gathered(self._ask)
 
     async def caller(self, key: str) -> Caller:
         """Whose key this is; NotAuthenticated when it is nobody's."""
@@ -71,26 +75,39 @@ class Keys:
         return known.caller
 
     async def _look_up(self, key_id: str) -> _Known:
-        async with self._engine.connect() as connection:
-            found = await rows(connection, "api_key", {"key_id": key_id})
-        if not found or found[0].role not in ROLES:
+        known = await self._asked.of(key_id)
+        if known is None:
             self._known.pop(key_id, None)
             raise NotAuthenticated
-        digest, tenant_id, tenant, subject, role = found[0]
-        known = _Known(bytes(digest), Caller(key_id, tenant_id, tenant, subject, role), monotonic() + REMEMBERED_S)
         self._known[key_id] = known
         self._known.move_to_end(key_id)
         if len(self._known) > REMEMBERED_MAX:
             self._known.popitem(last=False)
         return known
 
+    async def _ask(self, key_ids: Sequence[str]) -> Mapping[str, _Known]:
+        until = monotonic() + REMEMBERED_S  # from before it was asked: what is revoked meanwhile is known no longer
+        async with self._engine.connect() as connection:
+            found = await rows(connection, "api_keys", {"key_ids": Texts.of(key_ids)})
+        return {
+            key_id: _Known(bytes(digest), Caller(key_id, tenant_id, tenant, subject, role), until)
+            for key_id, digest, tenant_id, tenant, subject, role in found
+            if role in ROLES
+        }
 
-def key_in(request: Request) -> str:
+
+def key_in(request: HTTPConnection) -> str:
     """The key that a request carries, in a header and nowhere else."""
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    headers = request.headers
+    return given_key(headers.get("authorization", ""), headers.get("x-api-key", ""))
+
+
+def given_key(authorization: str, own: str) -> str:
+    """The key in these headers."""
+    scheme, _, given = authorization.partition(" ")
     if scheme.lower() == "bearer" and given:
         return given.strip()
-    if own := request.headers.get("x-api-key"):
+    if own:
         return own.strip()
     raise NotAuthenticated("Send an API key: `Authorization: Bearer rw_…`.")
 

@@ -36,7 +36,7 @@ async def lines(connection: AsyncConnection, service: Service, runs: Iterable[Ru
     settings = service.settings
     bounds = Bounds(settings.tenant_runs_max, settings.caller_runs_max)
     found = await queue.places(connection, open_runs, bounds)
-    return {run_id: _told(place) for run_id, place in found.items()}
+    return {run_id: in_line(place) for run_id, place in found.items()}
 
 
 async def line_of(connection: AsyncConnection, service: Service, run: RunRow) -> InLine | None:
@@ -44,7 +44,8 @@ async def line_of(connection: AsyncConnection, service: Service, run: RunRow) ->
     return (await lines(connection, service, [run])).get(run.run_id)
 
 
-def _told(place: Place) -> InLine:
+def in_line(place: Place) -> InLine:
+    """The place as the wire tells it."""
     return InLine(position=place.position, exact=place.exact, reason=place.reason)
 
 
@@ -73,6 +74,7 @@ async def keep_in_bounds(connection: AsyncConnection, service: Service, caller: 
         ("of your tenant", line.of_tenant, line.tenant_max),
     ):
         if count > most:
+            service.figures.refusals.refused("queued")
             raise TooManyQueued(
                 f"{most} runs {whose} wait to begin: as many as may. Try again when some of them have begun.",
                 headers={"Retry-After": str(QUEUE_FULL_RETRY_S)},

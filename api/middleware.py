@@ -73,7 +73,7 @@ class Edge:
             else:
                 await self._app(scope, self._counted(receive), answer)
         except Exception as fault:  # noqa: BLE001 - the last edge: nothing above us could tell the reader or the log
-            _log_unexpected(request_id, fault)
+            log_unexpected(request_id, fault)
             if status is None:
                 await told(request_id, fault)(scope, receive, answer)
         finally:
@@ -115,7 +115,7 @@ async def _discard(receive: Receive) -> None:
                 more = message.get("more_body", False)
 
 
-def _log_unexpected(request_id: str, fault: Exception) -> None:
+def log_unexpected(request_id: str, fault: Exception) -> None:
     """Where it happened, and not its message: that may quote what was sent."""
     where = [
         f"{frame.filename}:{frame.lineno} {frame.name}" for frame in extract_tb(fault.__traceback__)[-FRAMES_SHOWN:]

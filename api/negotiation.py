@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from time import time_ns
 from typing import Annotated, Final
 
 from fastapi import Query
@@ -9,6 +10,7 @@ from pydantic import BeforeValidator
 from starlette.requests import Request
 
 from api.errors import BadCursor, BadRequest, Fault, NotAcceptable, UnsupportedMedia
+from api.fronts.drafts import Drafts
 from eventstore.domain.events import BODIES
 
 JSON: Final = "application/json"
@@ -33,6 +35,18 @@ Types = Annotated[
     str | None, Query(max_length=400, description="names of event types, split by commas; the end always comes")
 ]
 Wait = Annotated[Number | None, Query(ge=0, description="seconds to wait for news; capped by the server")]
+
+
+Draft = Annotated[
+    Drafts, Query(description="the draft: its end, all of it, what was added to what your cursor stands for, or none")
+]
+Turn = Annotated[
+    str | None,
+    Query(
+        max_length=40,
+        description="anything that you did not send before: it makes the address a new one, and is not looked at",
+    ),
+]
 
 
 def preferred(request: Request, offers: Sequence[str]) -> str:
@@ -82,6 +96,17 @@ def asked_wait(request: Request, most_s: float, named: int | None = None) -> flo
             return None
         named = int(preference[1])
     return min(float(named), most_s)
+
+
+def versions(request: Request) -> list[str]:
+    """The versions that the reader has, without their quotes."""
+    known = request.headers.get("if-none-match")
+    return [tag.strip().removeprefix("W/").strip('"') for tag in known.split(",")] if known else []
+
+
+def next_turn() -> str:
+    """What makes an address one that nobody has asked before, as far as caches go."""
+    return f"{time_ns() // 1_000_000:x}"
 
 
 def has_version(request: Request, etag: str) -> bool:

@@ -58,6 +58,10 @@ class Readers:
         if run_id not in self._unasked:
             self._left[run_id] = self._clock()
 
+    def unasked(self, run_id: UUID) -> bool:
+        """Whether we know that this run does not stop when nobody reads it."""
+        return run_id in self._unasked
+
     async def run(self) -> None:
         """Tell of them, for ever. What could not be told is told later; until then nobody is judged by our silence."""
         while True:

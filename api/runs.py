@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from api.access import Sight, see
 from api.callers import MAY_STOP, Caller
+from api.continuing import continued
 from api.errors import BadRequest, Fault, InvalidInput, NotAllowed
 from api.fronts.sources import LOG_AWAY, live, until_ended
 from api.fronts.sse import StreamAnswer, event_stream
@@ -46,9 +47,14 @@ REASON_MAX: Final = 500
 NO_REASON: Final = "no reason given"
 WISH_SCHEMA: Final = {
     "type": "object",
-    "required": ["workflow", "input"],
+    "anyOf": [{"required": ["workflow", "input"]}, {"required": ["continues"]}],
     "additionalProperties": False,
-    "properties": {"workflow": {"type": "string"}, "input": {}, "title": {"type": "string", "maxLength": 200}},
+    "properties": {
+        "workflow": {"type": "string"},
+        "input": {},
+        "title": {"type": "string", "maxLength": 200},
+        "continues": {"type": "string", "format": "uuid"},
+    },
 }
 REASON_SCHEMA: Final = {"type": "object", "properties": {"reason": {"type": "string", "maxLength": REASON_MAX}}}
 
@@ -66,18 +72,33 @@ def _body(schema: dict[str, Any], *, required: bool) -> dict[str, Any]:
     summary="Start a run",
     description="With `Accept: text/event-stream` the answer is the run's stream; with `Prefer: wait=N` it is the "
     "final state if the run ends in time. With an `Idempotency-Key` the same request starts one run, however often it "
-    "is sent.",
+    "is sent. With `continues` it takes up a run of yours that ended without a result: what that one had finished is "
+    "not done again. Workflow and input are then that run's, and may be left out.",
     openapi_extra=_body(WISH_SCHEMA, required=True),
 )
 async def submit(request: Request, service: Asked, caller: Who) -> Response:
     media_type = preferred(request, [JSON, SSE])
     needs_json_body(request)
     wish = read_wish(await request.body(), service.settings.request_bytes_max)
+    wish, earlier = await continued(service, caller, wish)
     offer, policy = await judged(service, caller, wish)
+    if earlier is not None:
+        earlier.check(offer)
     wanted = submission(
-        caller, wish, offer, policy, idempotency_key(request), trace_id(request), service.settings.input_bytes_max
+        caller,
+        wish,
+        offer,
+        policy,
+        idempotency_key(request),
+        trace_id(request),
+        service.settings.input_bytes_max,
+        version=earlier.version if earlier is not None else None,
+        continues=earlier.told if earlier is not None else None,
     )
     view = service.policies.view(offer.name, caller.role)
+    wait_s = asked_wait(request, service.settings.poll_wait_s_max)
+    # Looked for now: a run that was accepted must not be answered with a refusal.
+    place = service.limits.stream(caller) if media_type == SSE or wait_s is not None else None
     async with service.engine.begin() as connection:
         opened = await catalogue.open_run(connection, wanted)
         if opened.verdict == "ok":
@@ -95,14 +116,15 @@ async def submit(request: Request, service: Asked, caller: Who) -> Response:
     location = links(opened.run_id)["self"]
     headers = {"Location": location, **({"Idempotent-Replayed": "true"} if replayed else {})}
     if media_type == SSE:
+        assert place is not None
         figures = service.figures.stream("sse")
-        source = live(service, opened.run_id, view, 0, figures)
+        source = place(live(service, opened.run_id, view, 0, figures))
         return StreamAnswer(source, event_stream(service.settings), service.waits, service.settings, figures, headers)
-    wait_s = asked_wait(request, service.settings.poll_wait_s_max)
     if wait_s is not None:
+        assert place is not None
         request.state.waited = True
         headers["Preference-Applied"] = f"wait={wait_s:g}"
-        with service.readers.reading(opened.run_id):
+        with place(service.readers.reading(opened.run_id)):
             ended = await until_ended(service.tails, service.waits, opened.run_id, wait_s, request.receive)
         if ended:
             return await _final(service, Sight(await _row(service, caller, opened.run_id), view), headers)
@@ -134,7 +156,7 @@ def status_of(run: RunRow, status: Status) -> dict[str, Any]:
         "workflow": run.workflow,
         "title": run.title,
         "created_at": rfc3339(run.created_us),
-        "links": links(run.run_id),
+        "links": links(run.run_id, status),
     }
 
 
@@ -250,7 +272,13 @@ async def cancel(request: Request, service: Asked, caller: Who, run_id: str) -> 
     raw = await request.body()
     if raw:
         needs_json_body(request)
-    reason = _reason(read_object(raw, service.settings.request_bytes_max) if raw else {})
+    body = read_object(raw, service.settings.request_bytes_max) if raw else {}
+    return await stop_run(service, caller, run_id, body)
+
+
+async def stop_run(service: Service, caller: Caller, run_id: str, body: dict[str, Any]) -> Response:
+    """Stop a run, on whichever front it was asked."""
+    reason = _reason(body)
     async with service.reading.connect() as connection:
         sight = await see(connection, service, caller, run_id)
     if caller.role not in MAY_STOP:

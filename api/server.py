@@ -1,41 +1,22 @@
 """uvicorn as we run it: we decide when it stops, and a reader who takes nothing can be cut."""
 
-import secrets
+import asyncio
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Final
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from api.errors import BadRequest, told
-from api.fronts.outlet import OUTLET, Outlet, outlet_into
-from api.fronts.sse import ABORT
+from api.connections import ApiConfig, Connection, room_for, watch
 from api.settings import ApiSettings
+from api.sockets import Socket
+
+LOOK_TICKS: Final = 5  # uvicorn's ticks come ten times a second
 
 logger = structlog.get_logger(__name__)
-
-
-class Connection(HttpToolsProtocol):
-    """Lets the application cut its connection, and answers what is no HTTP with a problem too."""
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        extensions: dict[str, Any] = {ABORT: {"abort": self.transport.abort}, OUTLET: self._outlet}
-        self.scope["extensions"] = extensions
-
-    def _outlet(self, scope: Scope) -> Outlet | None:
-        return outlet_into(self.cycle, scope)
-
-    def send_400_response(self, msg: str) -> None:
-        answer = told(secrets.token_hex(8), BadRequest("This is not a request in HTTP/1.1."))
-        headers = b"".join(b"%s: %s\r\n" % header for header in [*answer.raw_headers, (b"connection", b"close")])
-        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + headers + b"\r\n" + bytes(answer.body))
-        self.transport.close()
 
 
 class ApiServer(uvicorn.Server):
@@ -43,18 +24,26 @@ class ApiServer(uvicorn.Server):
 
     def __init__(self, app: FastAPI, settings: ApiSettings) -> None:
         self._waits = app.state.waits
+        self._unheard_ms = round(settings.unheard_timeout_s * 1_000)
         self._send_buffer_bytes = settings.send_buffer_bytes
         super().__init__(
-            uvicorn.Config(
+            ApiConfig(
                 app,
+                settings,
+                app.state.figures.refusals,
+                room_for(settings.connections_max),
                 http=Connection,
-                ws="none",
+                ws=Socket,
+                ws_max_size=settings.request_bytes_max,
+                ws_per_message_deflate=False,  # drafts stand beside secrets, and it would cost CPU and memory
+                ws_ping_interval=settings.keepalive_s,
+                ws_ping_timeout=settings.unheard_timeout_s,
                 lifespan="on",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=75,  # longer than the proxies in front, so that they close first
+                timeout_keep_alive=settings.idle_timeout_s,
                 timeout_graceful_shutdown=settings.drain_s,
             )
         )
@@ -68,10 +57,18 @@ class ApiServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in sockets or []:
             # What it accepts has this from it. Left to itself the system holds megabytes for a reader who is slow, and
-            # neither it nor we would know how far behind it is.
+            # neither it nor we would know how far behind it is; and one who is gone without a word it asks for a
+            # quarter of an hour.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer_bytes)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._unheard_ms)
         await super().startup(sockets)
         logger.info("listening", addresses=[address_of(listener) for listener in sockets or []])
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % LOOK_TICKS == 0:
+            watch(self.server_state.connections, asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 import structlog
 from fastapi import Depends, Request
@@ -17,15 +17,23 @@ from api.errors import DATABASE_AWAY
 from api.figures import ApiFigures
 from api.fronts.waits import Waits
 from api.keys import Keys, key_in
+from api.limits import Limits
+from api.neighbours import Neighbours
+from api.newest import Newest
 from api.offers import Offers
+from api.places import Places
 from api.policies import Policies
 from api.readers import Readers
 from api.settings import ApiSettings
+from api.standings import Standings
 from api.states import States
 from eventstore import wakeups
 from eventstore.database import async_engine
 from eventstore.handoff import Handoff
+from eventstore.queue import Bounds
 from eventstore.tail import Tails
+
+HELD: Final = 2  # connections that standings and newest keep for themselves
 
 logger = structlog.get_logger(__name__)
 
@@ -33,7 +41,8 @@ logger = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Service:
     """What routes work with. `reading` is the same pool as `engine`, one statement at a time and no transaction.
-    `watching` is a connection of its own: figures must be had when all others are taken."""
+    `watching` is a connection of its own: figures must be had when all others are taken. So are those of `standings`
+    and `newest`, which ask for many requests at once."""
 
     settings: ApiSettings
     policies: Policies
@@ -48,9 +57,13 @@ class Service:
     offers: Offers
     keys: Keys
     states: States
+    standings: Standings
+    newest: Newest
+    places: Places
     readers: Readers
     errands: Errands
     figures: ApiFigures
+    limits: Limits
 
 
 @asynccontextmanager
@@ -76,6 +89,11 @@ async def opened(
     readers = Readers(watching, every_s=settings.readers_s, gone_s=settings.readers_gone_s)
     telling = asyncio.create_task(readers.run(), name="readers")
     errands = Errands(settings.errands_max)
+    limits = Limits(settings, figures.refusals)
+    asking = async_engine(database_url, application="runwire-api-polls", role="runwire_api", pool_size=HELD)
+    standings, newest = Standings(asking), Newest(asking)
+    neighbours = Neighbours(limits, redis, settings.callers_tell_s)
+    sharing = asyncio.create_task(neighbours.run(), name="neighbours")
     try:
         yield Service(
             settings=settings,
@@ -91,20 +109,28 @@ async def opened(
             offers=Offers(reading),
             keys=Keys(reading),
             states=States(settings.states_max, settings.state_bytes_max),
+            standings=standings,
+            newest=newest,
+            places=Places(reading, Bounds(settings.tenant_runs_max, settings.caller_runs_max)),
             readers=readers,
             errands=errands,
             figures=figures,
+            limits=limits,
         )
     finally:
         await errands.finish(settings.drain_s)
-        for task in (following, telling):
+        for task in (following, telling, sharing):
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
         await readers.tell(leaves=True)
+        await standings.close()
+        await newest.close()
+        await neighbours.leave()
         handoff.close()
         await redis.aclose()
         await engine.dispose()
+        await asking.dispose()
         await watching.dispose()
 
 
@@ -121,25 +147,28 @@ async def _service(request: Request) -> Service:
 Asked = Annotated[Service, Depends(_service)]
 
 
-async def _caller(request: Request, service: Asked) -> Caller:
+async def caller_of(request: Request, service: Asked) -> Caller:
+    """Whose request this is, counted as one of theirs: every way into the API goes through here."""
     caller = await service.keys.caller(key_in(request))
     request.state.key_id = caller.key_id
+    service.limits.request(caller)
     return caller
 
 
-Who = Annotated[Caller, Depends(_caller)]
+Who = Annotated[Caller, Depends(caller_of)]
 
 
 async def _reader(request: Request, service: Asked) -> Caller:
     """For streams. While the database is away also whose key was good a short while ago: they may wait for it, and the
     key is looked up before they are shown anything."""
     try:
-        return await _caller(request, service)
+        return await caller_of(request, service)
     except DATABASE_AWAY:
         known = service.keys.recalled(key_in(request), service.settings.key_outage_s)
         if known is None:
             raise
         request.state.key_id = known.key_id
+        service.limits.request(known)
         return known
 
 

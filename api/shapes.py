@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from api.fronts.feed import View
@@ -13,8 +13,6 @@ from api.negotiation import JSON
 from api.states import Known
 from eventstore.domain.lifecycle import TERMINAL_STATUSES, Status
 from eventstore.domain.transcript import public
-
-RETRY_AFTER_S: Mapping[str, str] = {"queued": "2", "running": "1", "waiting": "2", "stopping": "1"}
 
 
 class Links(BaseModel):
@@ -25,6 +23,7 @@ class Links(BaseModel):
     poll: str
     cancel: str
     decisions: str
+    continue_: str | None = Field(None, alias="continue", description="where a run that takes this one up is asked for")
 
 
 class RunStatus(BaseModel):
@@ -58,10 +57,11 @@ class RunList(BaseModel):
     next: UUID | None
 
 
-def links(run_id: UUID) -> dict[str, str]:
-    """The addresses of one run."""
+def links(run_id: UUID, status: str | None = None) -> dict[str, str]:
+    """The addresses of one run. Of one that ended without a result also where one is asked for that `continues` it."""
     own = f"/v1/runs/{run_id}"
-    return {"self": own, **{name: f"{own}/{name}" for name in ("events", "poll", "cancel", "decisions")}}
+    told = {"self": own, **{name: f"{own}/{name}" for name in ("events", "poll", "cancel", "decisions")}}
+    return {**told, "continue": "/v1/runs"} if status in ("failed", "cancelled") else told
 
 
 def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -69,10 +69,15 @@ def answer(body: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     return Response(orjson.dumps(body), status, headers, JSON)
 
 
+def seen_of(known: Known) -> dict[str, Any]:
+    """What somebody who is shown this state is looking at: a decision names it."""
+    return {"seq": known.seq, "chain": known.chain.hex()}
+
+
 def state_body(run_id: UUID, known: Known, queue: dict[str, Any] | None) -> dict[str, Any]:
-    """The state of a run as a role may see it. `seen` names what it was made from, for whoever decides on it."""
-    seen = {"seq": known.seq, "chain": known.chain.hex()}
-    return {"id": run_id, **public(known.state), "queue": queue, "seen": seen, "links": links(run_id)}
+    """The state of a run as a role may see it."""
+    addresses = links(run_id, known.state.status)
+    return {"id": run_id, **public(known.state), "queue": queue, "seen": seen_of(known), "links": addresses}
 
 
 def version(view: View, seq: int, status: str | None, *more: object) -> str:

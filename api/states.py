@@ -5,15 +5,17 @@ from it reads that event again, with the new ones, and compares: a log that was 
 on differently has another hash there, and then all that is known of the run is thrown away and folded anew.
 """
 
+import asyncio
 from bisect import insort
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Final, NamedTuple
 from uuid import UUID
+from weakref import WeakValueDictionary
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from api.fronts.feed import View
 from eventstore import log
@@ -23,6 +25,7 @@ from eventstore.tail import Entry
 # About what an event takes in a state beside twice its body, once as it came and once joined or merged: measured.
 TEXT_BYTES: Final = 250
 SAID_BYTES: Final = 1_200
+TOLD_BYTES_MAX: Final = 65_536  # of each part of an answer that is kept with a state
 
 
 class Stretch(NamedTuple):
@@ -33,24 +36,35 @@ class Stretch(NamedTuple):
 
 
 class Pages:
-    """One run's log as one request reads it; the page read last is kept, because two parts of an answer want it."""
+    """One run's log as one request reads it. The page read last is kept, because two parts of an answer want it; and
+    where the run's newest events are at hand (api/newest.py), its end is not read at all."""
 
-    def __init__(self, connection: AsyncConnection, run_id: UUID) -> None:
-        self._connection = connection
+    def __init__(self, source: AsyncConnection | AsyncEngine, run_id: UUID, newest: Sequence[Entry] = ()) -> None:
+        self._source = source
         self.run_id = run_id
-        self._start = 0
-        self._last: Stretch | None = None
+        self._start = newest[0].seq - 1 if newest else 0
+        self._last: Stretch | None = Stretch(newest, False) if newest else None
 
     async def after(self, seq: int) -> Stretch:
         """The next events; none only when the log ended there."""
         last = self._last
         if last is None or not self._reaches(last, seq):
-            page = await log.read_after(self._connection, self.run_id, seq)
-            last = self._last = Stretch([Entry(event) for event in page.events], page.more)
-            self._start = seq
+            return await self.anew(seq)
         if seq == self._start:
             return last
-        return Stretch([entry for entry in last.entries if entry.seq > seq], last.more)
+        return Stretch(last.entries[seq - self._start :], last.more)
+
+    async def anew(self, seq: int) -> Stretch:
+        """The next events as the log has them now, whatever was read before."""
+        page = await self._read(seq)
+        self._last, self._start = Stretch([Entry(event) for event in page.events], page.more), seq
+        return self._last
+
+    async def _read(self, seq: int) -> log.Page:
+        if isinstance(self._source, AsyncConnection):
+            return await log.read_after(self._source, self.run_id, seq)
+        async with self._source.connect() as connection:
+            return await log.read_after(connection, self.run_id, seq)
 
     def _reaches(self, last: Stretch, seq: int) -> bool:
         """Whether what was read last holds what follows this place."""
@@ -66,6 +80,12 @@ class Known:
     chain: bytes = b""
     at_us: int = 0
     size: int = 0  # about how many bytes it holds
+    told: dict[str, bytes] = field(default_factory=dict, compare=False)  # parts of answers that were made of it
+
+    def keep(self, name: str, told: bytes) -> None:
+        """Keep a part of an answer for as long as the state is kept, unless it is large."""
+        if len(told) <= TOLD_BYTES_MAX:
+            self.told[name] = told
 
     def plus(self, entries: Sequence[Entry], view: View) -> "Known":
         """The state after these too."""
@@ -106,17 +126,22 @@ class States:
         self._known: OrderedDict[Place, Known] = OrderedDict()
         self._places: dict[tuple[UUID, View], list[Place]] = {}  # those of one run, in the order of their seqs
         self._ends: dict[tuple[UUID, View], Place] = {}
+        self._turns: WeakValueDictionary[tuple[UUID, View], asyncio.Lock] = WeakValueDictionary()
         self._bytes = 0
 
     async def at_end(self, pages: Pages, view: View) -> Known:
         """The state at the end of the run's log. It takes the place of the one before it."""
-        known = await self._folded(pages, view, None, None)
         key = (pages.run_id, view)
-        before = self._ends.get(key)
-        if known.seq and (before is None or known.seq >= before.seq):  # another request may have come further meanwhile
-            place = self._ends[key] = self._keep(pages.run_id, view, known)
-            if before is not None and before != place:
-                self._drop(before)
+        # One at a time: many who come for a long run that nobody has asked for yet would all fold it from the start.
+        if (turn := self._turns.get(key)) is None:
+            turn = self._turns[key] = asyncio.Lock()
+        async with turn:
+            known = await self._folded(pages, view, None, None)
+            before = self._ends.get(key)
+            if known.seq and (before is None or known.seq >= before.seq):
+                place = self._ends[key] = self._keep(pages.run_id, view, known)
+                if before is not None and before != place:
+                    self._drop(before)
         return known
 
     async def at(self, pages: Pages, view: View, *, seq: int | None = None, at_us: int | None = None) -> Known:
@@ -131,6 +156,8 @@ class States:
         known = self._nearest(pages.run_id, view, seq, at_us)
         if known.seq:
             there = (await pages.after(known.seq - 1)).entries
+            if not there:  # what was at hand may be older than the state, which another request has folded
+                there = (await pages.anew(known.seq - 1)).entries
             if not there or (there[0].seq, there[0].recorded.chain) != (known.seq, known.chain):
                 self._forget(pages.run_id, view)
                 known = NOTHING

@@ -19,9 +19,10 @@ from api.service import Service
 from eventstore.catalogue import Submission
 from eventstore.domain import intake
 from eventstore.domain.disclosure import Policy
-from eventstore.domain.events import Accepted, PolicyRef, new_event
+from eventstore.domain.events import Accepted, Continues, PolicyRef, new_event
 
-FIELDS: Final = ("workflow", "input", "title")
+FIELDS: Final = ("workflow", "input", "title", "continues")
+OMITTED: Final = object()  # null is an input as well
 TITLE_MAX: Final = 200
 FAULTS_MAX: Final = 20
 POINTER_MAX: Final = 200
@@ -34,6 +35,8 @@ class Wish:
     workflow: str
     input: Any
     title: str | None
+    continues: str | None = None
+    sent: tuple[Any, ...] = ()  # by which the same request is known again
 
 
 def read_object(raw: bytes, bytes_max: int) -> dict[str, Any]:
@@ -52,16 +55,19 @@ def read_wish(raw: bytes, bytes_max: int) -> Wish:
         for name in value
         if name not in FIELDS
     ]
-    workflow, title = value.get("workflow"), value.get("title")
-    if not isinstance(workflow, str):
+    workflow, title, continues = value.get("workflow"), value.get("title"), value.get("continues")
+    if not isinstance(continues, str | None) or (continues is None and "continues" in value):
+        faults.append(Fault("/continues", "must be the id of a run"))
+    if not isinstance(workflow, str) and not ("continues" in value and "workflow" not in value):
         faults.append(Fault("/workflow", "must be the name of a workflow"))
-    if "input" not in value:
+    if "input" not in value and "continues" not in value:
         faults.append(Fault("/input", "is missing"))
     if title is not None and not (isinstance(title, str) and 1 <= len(title.strip()) <= TITLE_MAX):
         faults.append(Fault("/title", f"must be a text of 1 to {TITLE_MAX} characters"))
     if faults:
         raise InvalidInput(faults=faults[:FAULTS_MAX])
-    return Wish(str(workflow), value["input"], title)
+    sent = (workflow, title, value.get("input"), *(("input" in value, continues) if continues is not None else ()))
+    return Wish(str(workflow or ""), value.get("input", OMITTED), title, continues, sent)
 
 
 async def judged(service: Service, caller: Caller, wish: Wish) -> tuple[Offer, Policy]:
@@ -88,17 +94,25 @@ def faults_in(validator: Draft202012Validator, value: Any, name: str) -> list[Fa
 
 
 def submission(
-    caller: Caller, wish: Wish, offer: Offer, policy: Policy, key: str | None, trace_id: str | None, bytes_max: int
+    caller: Caller,
+    wish: Wish,
+    offer: Offer,
+    policy: Policy,
+    key: str | None,
+    trace_id: str | None,
+    bytes_max: int,
+    *,
+    version: int | None = None,
+    continues: Continues | None = None,
 ) -> Submission:
-    """Everything that accepting the run stores, its first event included."""
+    """Everything that accepting the run stores, its first event included. `version`: of the run that is continued."""
     body = orjson.dumps(wish.input)
     if len(body) > bytes_max:
         raise InvalidInput(faults=[Fault("/input", f"is larger than {bytes_max} bytes")])
     title = _title(wish, offer)
-    request = [wish.workflow, wish.title, wish.input]
     accepted = Accepted(
         workflow=offer.name,
-        workflow_version=offer.version,
+        workflow_version=offer.version if version is None else version,
         title=title,
         input_digest=sha256(body).hexdigest(),
         input_bytes=len(body),
@@ -109,6 +123,7 @@ def submission(
         limits=offer.manifest.limits,
         trace_id=trace_id or secrets.token_hex(16),
         on_disconnect=offer.manifest.on_disconnect,
+        continues=continues,
     )
     return Submission(
         run_id=uuid_utils.compat.uuid7(),
@@ -117,7 +132,7 @@ def submission(
         workflow=offer.name,
         title=title,
         idempotency_key=key,
-        body_digest=sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest(),
+        body_digest=sha256(orjson.dumps(wish.sent, option=orjson.OPT_SORT_KEYS)).digest(),
         input=body,
         accepted=new_event(accepted, time_ns() // 1_000),
     )

@@ -117,12 +117,24 @@ class RecorderMetrics:
         self._writers = Gauge("runwire_recorder_writers", "Runs that this process writes", registry=registry)
         self._events = Gauge("runwire_recorder_buffered_events", "Events not stored yet", registry=registry)
         self._bytes = Gauge("runwire_recorder_buffered_bytes", "Their size, near enough", registry=registry)
+        self._gap = Gauge(
+            "runwire_recorder_gap_seconds",
+            "How long pieces of one text are let gather; 0 unless commits are slow",
+            registry=registry,
+        )
 
-    def look_at(self, writers: Callable[[], int], events: Callable[[], int], size: Callable[[], int]) -> None:
+    def look_at(
+        self,
+        writers: Callable[[], int],
+        events: Callable[[], int],
+        size: Callable[[], int],
+        gap_s: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         """Where a scrape reads what nobody counts. It may ask from another thread."""
         self._writers.set_function(writers)
         self._events.set_function(events)
         self._bytes.set_function(size)
+        self._gap.set_function(gap_s)
 
     def flushed(self, seconds: float, events: int, verdicts: Iterable[str]) -> None:
         """A group was answered."""

@@ -3,9 +3,9 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -49,26 +49,41 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    workflow: Annotated[str, typer.Argument(help="What to run, for example contract_review or drill.")],
+    workflow: Annotated[str | None, typer.Argument(help="What to run, for example contract_review or drill.")] = None,
     input: Annotated[  # noqa: A002 - the option's name
         str | None, typer.Option("--input", metavar="FILE|-", help="The input as JSON; - reads standard input.")
     ] = None,
     sample: Annotated[bool, typer.Option("--sample", help="Use the workflow's first sample as input.")] = False,
+    earlier: Annotated[
+        str | None,
+        typer.Option("--continue", metavar="RUN", help="Take up this run, which ended without a result."),
+    ] = None,
     title: Annotated[str | None, typer.Option(help="What people call this run.")] = None,
     json: AsJson = False,
     key_file: KeyFile = None,
     data: Data = None,
 ) -> None:
     """Start a run and follow it to its result. Ctrl-C offers to detach or to cancel it."""
+    if earlier is not None:
+        if workflow is not None or input is not None or sample:
+            raise Complaint("--continue takes workflow and input from the earlier run: leave them out", USAGE)
+        client, accepted = _asked(STOPPERS, key_file, data, lambda client: client.go_on(earlier, title))
+        with client:
+            _follow(client, accepted, json=json)
+    if workflow is None:
+        raise Complaint("say what to run, or which run to go on with: WORKFLOW or --continue RUN", USAGE)
     if (input is None) == (not sample):
         raise Complaint("say what to run it on: --input FILE, --input - or --sample", USAGE)
     with _client(SUBMITTERS.get(workflow, STOPPERS), key_file, data) as client:
         given = first_sample(client, workflow) if input is None else _input(input)
-        accepted = client.submit(workflow, given, title)
-        print(f"runwire: run {accepted['id']}", file=sys.stderr, flush=True)
-        following = Following(client, str(accepted["id"]))
-        again = f"runwire watch {accepted['id']}"
-        raise typer.Exit(follow_or_ask(following, lambda: display_for(as_json_lines=json), again, from_start=not json))
+        _follow(client, client.submit(workflow, given, title), json=json)
+
+
+def _follow(client: Client, accepted: dict[str, Any], *, json: bool) -> NoReturn:
+    print(f"runwire: run {accepted['id']}", file=sys.stderr, flush=True)
+    following = Following(client, str(accepted["id"]))
+    again = f"runwire watch {accepted['id']}"
+    raise typer.Exit(follow_or_ask(following, lambda: display_for(as_json_lines=json), again, from_start=not json))
 
 
 def watch(run_id: RunId, after: After = 0, json: AsJson = False, key_file: KeyFile = None, data: Data = None) -> None:
@@ -95,9 +110,8 @@ def poll(
     """Follow a run by short requests, for networks that let no stream through."""
     client, state = _client_that_sees(run_id, key_file, data)
 
-    def frames(cursor: int) -> Any:
-        for page in client.pages(run_id, cursor, wait, limit):
-            yield from (Frame(str(event["type"]), event) for event in page["events"])
+    def frames(cursor: int) -> Iterator[Frame]:
+        return client.polled(run_id, cursor, wait, limit)
 
     with client:
         following = Following(client, run_id, after, state.get("queue"))
@@ -147,7 +161,7 @@ def decide(
 
     def answered(client: Client) -> dict[str, Any]:
         state = client.state(run_id)
-        return client.decide(run_id, {"escalation": question(state, event), "seen": state["seen"], **given, **more})
+        return client.decide(run_id, question(state, event), state["seen"], **given, **more)
 
     _, told = _asked(DECIDERS, key_file, data, answered)
     print(as_json(told) if json else f"Recorded as event {told['decision']['seq']}. The run is {told['status']}.")

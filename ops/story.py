@@ -101,6 +101,8 @@ def checks(data: Data) -> str:
 def _accepted(data: Data, frame: Frame) -> list[str]:
     title = one_line(str(data.get("title") or "untitled"), LONGEST_VALUE)
     lines = [f"Run {frame.data.get('run_id')}: {title} ({data.get('workflow')})"]
+    if data.get("continues"):
+        lines.append(f"{INDENT}It takes up what run {data['continues'].get('run_id')} had finished")
     return [*lines, *([f"{INDENT}It {unwatched(data['on_disconnect'])}"] if data.get("on_disconnect") else [])]
 
 
@@ -164,7 +166,9 @@ def _cancelled(data: Data, frame: Frame) -> list[str]:
 def _error(data: Data, frame: Frame) -> list[str]:
     message = one_line(str(data.get("message") or "no details"), LONGEST_VALUE)
     hint = " A new run may help." if data.get("retryable") else ""
-    return [f"Failed (event {frame.seq}, {data.get('code', 'error')}): {message}{hint}", *_partial(data)]
+    lines = [f"Failed (event {frame.seq}, {data.get('code', 'error')}): {message}{hint}", *_partial(data)]
+    # Whatever it failed of, what it had finished need not be done again.
+    return [*lines, f"To go on from here in a new run: runwire run --continue {frame.data.get('run_id')}"]
 
 
 def _partial(data: Data) -> list[str]:

@@ -10,7 +10,7 @@ from uuid import UUID
 import orjson
 from pydantic import BaseModel
 
-from eventstore.domain.events import CancelRequested, Decision, Person
+from eventstore.domain.events import CancelRequested, Continues, Decision, Person
 from eventstore.domain.lifecycle import TERMINAL_STATUSES, TERMINAL_TYPES
 from eventstore.domain.record import Fact, Recorded
 from eventstore.domain.run import fold
@@ -61,6 +61,13 @@ class Author:
         await run.begin()
         return run
 
+    async def go_on(self, earlier: "AuthorRun") -> "AuthorRun":
+        """Submit a run that continues this one, which must have ended without a result, and carry it."""
+        run = await earlier.continued()
+        self._runs.append(run)
+        await run.begin()
+        return run
+
     async def close(self) -> None:
         """Stop what still runs; replay what ended; tell of prompts that no script answered."""
         for run in self._runs:
@@ -99,6 +106,7 @@ class AuthorRun:
         workflow: Workflow,
         value: Mapping[str, Any],
         limits: dict[str, Any],
+        continues: Continues | None = None,
     ) -> None:
         self._bench = bench
         self._script = script
@@ -106,13 +114,14 @@ class AuthorRun:
         self._workflow = workflow
         self._value = value
         self._limits = limits
+        self._continues = continues
         self._model = WatchedModel(upstream, script)
         self._task: asyncio.Task[None] | None = None
         self.run_id = UUID(int=0)
 
     async def begin(self) -> None:
         """Accept it, and let a worker have it."""
-        self.run_id = await self._bench.open(self._workflow, self._value, self._limits)
+        self.run_id = await self._bench.open(self._workflow, self._value, self._limits, self._continues)
         self._task = asyncio.create_task(self._go())
 
     async def _go(self) -> None:
@@ -122,6 +131,15 @@ class AuthorRun:
             if (await self._bench.head(self.run_id)).status in TERMINAL_STATUSES:
                 return
             await asyncio.sleep(LOOK_S)
+
+    async def continued(self) -> "AuthorRun":
+        """The run that takes this one up, not begun."""
+        ended = await self.end()
+        assert ended.status != "completed", "a run that has its result is not continued"
+        continues = await self._bench.end_of(self.run_id)
+        return AuthorRun(
+            self._bench, self._script, self._upstream, self._workflow, self._value, self._limits, continues
+        )
 
     async def until(self, type_: str, **fields: Any) -> Fact:
         """Wait until the log holds an event of this type with these fields."""
@@ -260,7 +278,8 @@ class AuthorRun:
     async def _again(self) -> UUID:
         """The same run, not begun. One owner more than the first must be allowed."""
         attempts = max(2, self._limits.get("attempts_max", self._workflow.limits.attempts_max))
-        return await self._bench.open(self._workflow, self._value, {**self._limits, "attempts_max": attempts})
+        limits = {**self._limits, "attempts_max": attempts}
+        return await self._bench.open(self._workflow, self._value, limits, self._continues)
 
     async def _carried(self, run_id: UUID, model: WatchedModel) -> Ended:
         """To its end; what it asks on the way is answered as the first run was answered."""

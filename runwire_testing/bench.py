@@ -16,10 +16,11 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import catalogue, log
-from eventstore.domain.events import Accepted, Body, Person, PolicyRef, new_event
+from eventstore.domain.events import Accepted, Body, Continues, Origin, Person, PolicyRef, new_event
 from eventstore.domain.lifecycle import CONTROL_TYPES, TERMINAL_STATUSES
 from eventstore.domain.record import Fact, NewEvent, Recorded
-from eventstore.recorder import Recorder, RunWriter
+from eventstore.recorder import Recorder
+from eventstore.run_writer import RunWriter
 from runwire_testing.clock import Clock
 from runwire_testing.model import WatchedModel
 from worker.declare import Workflow
@@ -70,7 +71,13 @@ class Workbench:
     handover: asyncio.Event = field(default_factory=asyncio.Event)
     below: set["asyncio.Task[None]"] = field(default_factory=set)  # what carries runs that runs asked for
 
-    async def open(self, workflow: Workflow, value: Mapping[str, Any], limits: Mapping[str, Any]) -> UUID:
+    async def open(
+        self,
+        workflow: Workflow,
+        value: Mapping[str, Any],
+        limits: Mapping[str, Any],
+        continues: Continues | None = None,
+    ) -> UUID:
         """Accept a run, as the API would."""
         body = orjson.dumps(value)
         accepted = Accepted(
@@ -85,6 +92,7 @@ class Workbench:
             milestones=list(workflow.milestones),
             limits=workflow.limits.model_copy(update=dict(limits)),
             trace_id="0" * 32,
+            continues=continues,
         )
         submission = catalogue.Submission(
             run_id=self.clock.run_id(),
@@ -161,6 +169,12 @@ class Workbench:
         assert found is not None
         return found
 
+    async def end_of(self, run_id: UUID) -> Continues:
+        """A run's end, as one that continues it names it."""
+        head, first = await self.head(run_id), (await self.facts(run_id))[0]
+        origin = (first.data.get("continues") or {}).get("origin") or Origin(run_id=str(run_id), at_us=first.at_us)
+        return Continues(run_id=str(run_id), seq=head.seq, chain=head.chain.hex(), origin=origin)
+
     async def facts(self, run_id: UUID) -> list[Fact]:
         return await read_facts(self.worker, run_id)
 
@@ -203,7 +217,9 @@ def _batched(events: Sequence[NewEvent]) -> Iterator[Sequence[NewEvent]]:
 
 def _telling(workflow: Workflow, run_id: UUID) -> Workflow:
     async def fn(run: Run, value: BaseModel) -> BaseModel:
-        run._work.run_id = run_id  # what run.uuid and run.random are made from
+        run._work.run_id = run_id
+        if "continues" not in run._work.history.accepted.data:
+            run._work.origin = str(run_id)  # what run.uuid and run.random are made from
         return await workflow.fn(run, value)
 
     return replace(workflow, fn=fn)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from eventstore.domain import intake
 from eventstore.domain.record import Fact
 from eventstore.domain.run import RunState, fold
-from eventstore.recorder import RunWriter
+from eventstore.run_writer import RunWriter
 from ops.golden import Golden
 from worker.branches import Branch
 from worker.declare import RunView, Workflow
@@ -63,7 +63,7 @@ async def replayed(workflow: Workflow, golden: Golden) -> str | None:
         value = workflow.input.model_validate(golden.input)
     except ValidationError as fault:
         return f"its input does not fit any more: {fault.errors(include_url=False)[0]['msg']}"
-    writer = RunWriter(golden.run_id, epoch=2, clock_us=lambda: 0, wake=lambda: None)
+    writer = RunWriter(golden.run_id, epoch=2, clock_us=lambda: 0, wake=lambda _: None)
     work = _work(workflow, golden, writer)
     ended = await _to_its_end(work, value)
     new = [event.type for event in writer.take(EVENTS_MAX).events]

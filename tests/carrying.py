@@ -14,16 +14,17 @@ from eventstore.domain import events
 from eventstore.domain.errors import Fenced
 from eventstore.domain.record import PLAIN_JSON, Fact, NewEvent, Recorded
 from eventstore.domain.run import RunState, fold
-from eventstore.recorder import RunWriter
+from eventstore.run_writer import RunWriter
 from tests.histories import RUN
 from tests.writing import NOW_US, accepted
 from worker.declare import Workflow
 from worker.history import read_history
+from worker.leftovers import superseding
 from worker.llm.continuing import ContinueBy
 from worker.llm.model import ModelEnd, ModelFault, ModelRequest, Piece, TextPiece, ToolCallPiece
 from worker.llm.retrying import RetryPolicy
 from worker.run import Run
-from worker.runner import carry_out, superseding
+from worker.runner import carry_out
 from worker.stops import Halt, WorkflowFailed
 from worker.waits import read_asked
 from worker.work import Graces, Provider, Work
@@ -143,7 +144,7 @@ class Carried:
         self.epoch += 1
         self.begun.clear()
         dirty, died = asyncio.Event(), asyncio.Event()
-        writer = RunWriter(RUN, self.epoch, lambda: NOW_US, dirty.set)
+        writer = RunWriter(RUN, self.epoch, lambda: NOW_US, lambda _: dirty.set())
         store = asyncio.create_task(self._store(writer, dirty, died, die_at))
         own = self.own = asyncio.create_task(self._own(writer, workflow or self.workflow))
         dead = asyncio.create_task(died.wait())
@@ -191,7 +192,9 @@ class Carried:
         try:
             output = await carry_out(work, Nothing())
         except WorkflowFailed as fault:
-            await writer.record(events.Error(code=fault.code, message=fault.message, partial={}, retryable=False))
+            await writer.record(
+                events.Error(code=fault.code, message=fault.message, partial={}, retryable=False, call=fault.call)
+            )
             return fault
         except (Halt, Exception) as fault:  # noqa: BLE001 - the test looks at it
             return work.halt or fault

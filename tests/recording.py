@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eventstore import log
 from eventstore.domain import chain
 from eventstore.domain.record import Recorded
+from eventstore.pacing import Pace
 from eventstore.recorder import Recorder
 from tests.writing import NOW_US, claim, events_of, open_run
 
@@ -32,10 +33,15 @@ def claiming(api: AsyncEngine, worker: AsyncEngine, tenant: UUID) -> Claimed:
 
 @asynccontextmanager
 async def recording(
-    engine: AsyncEngine, redis: Redis, *, lease_s: float = 30.0, heartbeat_s: float = NEVER_S
+    engine: AsyncEngine,
+    redis: Redis,
+    *,
+    lease_s: float = 30.0,
+    heartbeat_s: float = NEVER_S,
+    pace: Pace | None = None,
 ) -> AsyncIterator[Recorder]:
     """A recorder at work."""
-    made = Recorder(engine, redis, lease_s=lease_s, heartbeat_s=heartbeat_s, clock_us=lambda: NOW_US)
+    made = Recorder(engine, redis, lease_s=lease_s, heartbeat_s=heartbeat_s, clock_us=lambda: NOW_US, pace=pace)
     task = asyncio.create_task(made.run())
     try:
         yield made

@@ -15,7 +15,7 @@ import uuid_utils.compat
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import catalogue, log
-from eventstore.domain.events import Accepted, CancelRequested, Person, PolicyRef, new_event
+from eventstore.domain.events import Accepted, CancelRequested, Continues, Origin, Person, PolicyRef, new_event
 from eventstore.domain.lifecycle import TERMINAL_TYPES
 from eventstore.domain.record import Fact
 from eventstore.domain.run import RunState, fold
@@ -76,10 +76,36 @@ class Runs:
         self.engine = api
         self._tenant = tenant
 
-    async def submit(self, workflow: str | Workflow, value: Mapping[str, Any], **limits: Any) -> UUID:
-        declared = WORKFLOWS[workflow] if isinstance(workflow, str) else workflow
+    async def go_on(
+        self, earlier: UUID, workflow: str = "story", *, continues: Mapping[str, Any] | None = None, **limits: Any
+    ) -> UUID:
+        """A run that continues this one, which has no input to speak of."""
+        async with self.engine.connect() as connection:
+            head = await log.head(connection, earlier)
+        assert head is not None
+        accepted = (await self.facts(earlier))[0]
+        origin = (accepted.data.get("continues") or {}).get("origin")
+        told = Continues(
+            run_id=str(earlier),
+            seq=head.seq,
+            chain=head.chain.hex(),
+            origin=origin or Origin(run_id=str(earlier), at_us=accepted.at_us),
+        )
+        told = told.model_copy(update=dict(continues or {}))
+        version = accepted.data["workflow_version"]
+        return await self.submit(workflow, {}, accepted={"continues": told, "workflow_version": version}, **limits)
+
+    async def submit(
+        self,
+        workflow: str | Workflow,
+        value: Mapping[str, Any],
+        *,
+        accepted: Mapping[str, Any] | None = None,
+        **limits: Any,
+    ) -> UUID:
+        declared, more = WORKFLOWS[workflow] if isinstance(workflow, str) else workflow, accepted or {}
         body = orjson.dumps(value)
-        accepted = Accepted(
+        event = Accepted(
             workflow=declared.name,
             workflow_version=declared.version,
             title="A run",
@@ -91,7 +117,7 @@ class Runs:
             milestones=list(declared.milestones),
             limits=declared.limits.model_copy(update=limits),
             trace_id="0" * 32,
-        )
+        ).model_copy(update=dict(more))
         submission = catalogue.Submission(
             run_id=uuid_utils.compat.uuid7(),
             tenant_id=self._tenant,
@@ -101,7 +127,7 @@ class Runs:
             idempotency_key=None,
             body_digest=b"",
             input=body,
-            accepted=new_event(accepted, NOW_US),
+            accepted=new_event(event, NOW_US),
         )
         async with self.engine.begin() as connection:
             return (await catalogue.open_run(connection, submission)).run_id

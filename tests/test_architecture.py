@@ -16,9 +16,10 @@ MAY_IMPORT = {
     "api": {"eventstore"},
     "worker": {"eventstore"},
     "migrations": {"eventstore"},
-    "ops": {"api", "eventstore", "migrations", "worker"},
+    "runwire": set[str](),  # installed where there is no server
+    "ops": {"api", "eventstore", "migrations", "runwire", "worker"},
     "runwire_testing": {"eventstore", "migrations", "ops", "worker"},
-    "tests": {"api", "eventstore", "migrations", "ops", "runwire_testing", "worker"},
+    "tests": {"api", "eventstore", "migrations", "ops", "runwire", "runwire_testing", "worker"},
 }
 DOMAIN = "eventstore/domain/"
 DOMAIN_PACKAGES = {"pydantic", "pydantic_core"}

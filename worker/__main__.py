@@ -113,8 +113,9 @@ async def serve(store: StoreSettings, settings: WorkerSettings, models: ModelSet
         handoff = Handoff(redis_url, redis)
         stack.callback(handoff.close)
         await register(engine, workflows.values(), settings.start_s)
-        pace = {"lease_s": store.lease_s, "heartbeat_s": store.heartbeat_s}
-        recorder = Recorder(engine, redis, **pace, clock_us=clock_us, metrics=stored)
+        recorder = Recorder(
+            engine, redis, lease_s=store.lease_s, heartbeat_s=store.heartbeat_s, clock_us=clock_us, metrics=stored
+        )
         bench = Bench(
             engine=engine,
             recorder=recorder,

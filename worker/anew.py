@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from eventstore import queue
 from eventstore.domain import events
-from eventstore.recorder import RunWriter
+from eventstore.run_writer import RunWriter
 from worker.declare import Workflow
 from worker.giving_up import GONE, GivenUp
 from worker.history import History

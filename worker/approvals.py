@@ -10,7 +10,7 @@ from worker.branches import Branch
 from worker.declare import Tool
 from worker.digests import digest, plain
 from worker.stops import Misused, Site
-from worker.waits import due_us
+from worker.waits import decision_on, due_us
 from worker.work import Work
 
 ALLOW: Final = "allow"
@@ -39,7 +39,7 @@ class Word:
 async def ask_all(work: Work, branch: Branch, site: Site, wanted: Sequence[Wanted]) -> list[Word]:
     """Ask about all of these, then wait until each is decided, holding no worker meanwhile. The branch must be busy."""
     asked = [await _ask(work, branch, site, each) for each in wanted]
-    missing = [question for question in asked if question.seq not in work.asked.decisions]
+    missing = [question for question in asked if decision_on(work.asked, question) is None]
     if missing:
         first = min(missing, key=due_us)
         seqs = [question.seq for question in missing]
@@ -81,8 +81,10 @@ def _question(wanted: Wanted) -> str:
 
 def _word(work: Work, branch: Branch, question: Fact, wanted: Wanted) -> Word:
     """A yes is for the call and the arguments that were asked about, and for no other."""
-    decision = work.asked.decisions[question.seq]
+    decision = decision_on(work.asked, question)
+    assert decision is not None
     branch.passed(decision.seq, decision.at_us)
-    bound = (question.data.get("call_id"), question.data.get("arguments_digest"))
+    told = question.data.get("decided") or question.data
+    bound = (told.get("call_id"), told.get("arguments_digest"))
     same = bound == (wanted.call_id, digest(plain(wanted.arguments)))
     return Word(same and decision.data.get("choice") == ALLOW, decision.data.get("note"))

@@ -15,7 +15,7 @@ from eventstore.domain.record import Fact
 from worker.branches import Branch
 from worker.digests import plain
 from worker.stops import Misused, Site, WorkflowFailed
-from worker.waits import Asked, due_us
+from worker.waits import Asked, decision_on, due_us
 from worker.work import Work
 
 ASK_S: Final = 7 * 86_400.0
@@ -80,11 +80,14 @@ async def ask(work: Work, branch: Branch, site: Site, asked: Question) -> Answer
                 **call.closing(),
             )
             question = await work.close(branch, body)
-        decision = work.asked.decisions.get(question.seq)
+        decision = decision_on(work.asked, question)
         if decision is None:
             await work.waits.wait(branch, call.key, due_us(question), question.seq)
         branch.passed(decision.seq, decision.at_us)
-        return _answer(decision, asked.answer)
+        try:
+            return _answer(decision, asked.answer)
+        except WorkflowFailed as fault:
+            raise fault.of(call.key)  # noqa: B904 - the same one
 
 
 async def sleep(work: Work, branch: Branch, site: Site, name: str, seconds: float) -> None:

@@ -16,7 +16,7 @@ import structlog
 
 from eventstore.domain import events
 from eventstore.domain.record import Fact
-from eventstore.recorder import RunWriter
+from eventstore.run_writer import RunWriter
 from worker.branches import Branch
 from worker.history import History
 from worker.memo import Call
@@ -68,6 +68,7 @@ async def clean_up(work: Work, fault: WorkflowFailed | None) -> None:
         told = await _done(work, registered, deadline)
         if fault is not None:
             told["output"] = {"code": fault.code, "message": fault.message, "retryable": fault.retryable}
+            told["output"] |= {"call": fault.call} if fault.call is not None else {}
         closing = {**registered.call.closing(), **told}
         body = events.Step(name=registered.name, **closing)
         await work.writer.record(body)
@@ -103,4 +104,6 @@ async def left_undone(writer: RunWriter, history: History) -> None:
 def verdict_of(fact: Fact) -> WorkflowFailed | None:
     """How the run was about to end, as told beside what was done at its end."""
     told = fact.data.get("output")
-    return None if told is None else WorkflowFailed(told["code"], told["message"], retryable=told["retryable"])
+    if told is None:
+        return None
+    return WorkflowFailed(told["code"], told["message"], retryable=told["retryable"]).of(told.get("call"))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from eventstore.recorder import Entry
+from eventstore.run_writer import Entry
 from worker.history import Range
 from worker.stops import Halt, Misused, Site
 

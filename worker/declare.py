@@ -159,6 +159,7 @@ class Workflow:
             limits=self.limits,
             title_field=self.title_field,
             on_disconnect=self.on_disconnect,
+            resumes=self.covers,
         )
 
     def _sample(self, path: Path) -> Sample:

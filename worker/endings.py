@@ -80,11 +80,11 @@ def cancelled(asked: Mapping[str, Any] | None, made: Assembled, validated: bool)
     return _fitting(body, made)
 
 
-def error(code: str, message: str, made: Assembled, *, retryable: bool) -> events.Error:
+def error(code: str, message: str, made: Assembled, *, retryable: bool, call: str | None = None) -> events.Error:
     """The end of a run that could not go on."""
 
     def body(partial: dict[str, Any]) -> events.Error:
-        return events.Error(code=code, message=message, partial=partial, retryable=retryable)
+        return events.Error(code=code, message=message, partial=partial, retryable=retryable, call=call)
 
     return _fitting(body, made)
 

@@ -4,7 +4,7 @@ from pydantic_core import from_json
 
 from eventstore.domain import events
 from eventstore.domain.record import Fact
-from eventstore.recorder import Entry
+from eventstore.run_writer import Entry
 
 
 def fact_of(entry: Entry, body: events.Body) -> Fact:

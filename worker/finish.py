@@ -12,7 +12,7 @@ from eventstore.domain import events
 from eventstore.domain.errors import AppendRefused, NotStorable
 from eventstore.domain.run import RunState
 from eventstore.domain.transcript import partial as default_partial
-from eventstore.recorder import RunWriter
+from eventstore.run_writer import RunWriter
 from worker import endings
 from worker.children import Children
 from worker.declare import Workflow
@@ -86,14 +86,16 @@ class Finish:
 
     async def failed(self, workflow: Workflow | None, fault: WorkflowFailed) -> None:
         """The run cannot go on, for a reason that may be shown."""
-        await self.error(workflow, fault.code, fault.message, retryable=fault.retryable)
+        await self.error(workflow, fault.code, fault.message, retryable=fault.retryable, call=fault.call)
 
-    async def error(self, workflow: Workflow | None, code: str, message: str, *, retryable: bool = False) -> None:
+    async def error(
+        self, workflow: Workflow | None, code: str, message: str, *, retryable: bool = False, call: str | None = None
+    ) -> None:
         """The same, said in words of the runner's."""
         state = await self._last_state()
         made = await self._assemble(workflow, state)
         try:
-            await self._say(endings.error(code, message, made, retryable=retryable))
+            await self._say(endings.error(code, message, made, retryable=retryable, call=call))
         except AppendRefused:
             if self._writer.drop_refused() is None:
                 raise

@@ -38,15 +38,18 @@ async def hear(work: Work, question: Question, attempt: Attempt) -> ModelEnd:
         work.model_closed_us = work.clock_us()
 
 
-def goes_on(work: Work, question: Question) -> bool:
-    """Whether a cut answer is gone on with. A value is only where the provider promises not to begin anew."""
-    return question.resume == "continue" and (question.shape == "text" or work.provider.continue_by != "ask")
+def goes_on(work: Work, question: Question, key: str) -> bool:
+    """Whether a cut answer is gone on with: where the code wants that, and one that an earlier run left at its length.
+    A value is only where the provider promises not to begin anew."""
+    if question.shape != "text":
+        return question.resume == "continue" and work.provider.continue_by != "ask"
+    return question.resume == "continue" or key in work.history.cut
 
 
 async def let_go(work: Work, question: Question, call: Call) -> None:
     """What an earlier owner left to be gone on with is dead when the code does not want that any more."""
     kept = work.history.open.get(call.key)
-    if kept is not None and not goes_on(work, question):
+    if kept is not None and not goes_on(work, question, call.key):
         await work.start_again(call.key, kept)
 
 
@@ -67,7 +70,7 @@ async def _hear(work: Work, question: Question, attempt: Attempt) -> ModelEnd:
 
 async def _after_cuts(work: Work, question: Question, attempt: Attempt) -> ModelEnd:
     """One answer, gone on with after each cut as often as it may be tried; nothing that was said is dead."""
-    if not goes_on(work, question):
+    if not goes_on(work, question, attempt.key):
         return await _once(work, question, attempt)
     attempt.resume = "continue"
     spent = work.history.spent[attempt.key]

@@ -6,7 +6,7 @@ again, in this process because a stream broke or in the next one after a crash, 
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from eventstore.domain.events import Usage
@@ -62,7 +62,10 @@ class Closed:
 
     @property
     def kind(self) -> str:
-        """The type of the event that closes it. The intent of a tool is a step's, and says so."""
+        """The type of the event that closes it. The intent of a tool is a step's, and says so; so does what was decided
+        in an earlier run."""
+        if self.fact.data.get("decided") is not None:
+            return "escalation"
         if self.fact.type == "step" and self.fact.data["status"] == "intent":
             return str((self.fact.data.get("output") or {}).get("of", "step"))
         return self.fact.type
@@ -103,15 +106,20 @@ class History:
     cleaned: set[str] = field(default_factory=set)
     ended: Fact | None = None  # the first thing that was done because the run ends
     usage: Usage = field(default_factory=Usage)  # all that was spent, what is dead included
+    cut: set[str] = field(default_factory=set)  # texts of an earlier run that are gone on with
+    cut_tokens: dict[str, int] = field(default_factory=dict)  # values that an earlier run had too little room for
+    taken_to: int = 0  # up to where in the earlier run all was taken over
+    taken_all: bool = False
 
     def learn(self, fact: Fact) -> None:
         """One more event of the log."""
         self.last_seq = max(self.last_seq, fact.seq)
         data = fact.data
+        if (taken := data.get("taken")) is not None:
+            self.taken_to, self.taken_all = taken["seq"], bool(taken.get("last"))
+            fact = replace(fact, at_us=taken["at_us"])  # as the code met it when it was made
         if fact.type in PIECES:
-            self._say(data["step"], fact, data["text"] if fact.type == "token" else None)
-            if data.get("resume") == "continue":
-                self.open[data["step"]].kept = True
+            self._hear(data["step"], fact)
         elif fact.type == "tool_call":
             # What a model asks for is part of what it says; what the code asks for is a call of its own.
             self._say(data.get("turn") or data["key"], fact, None)
@@ -123,9 +131,8 @@ class History:
             if isinstance(data.get("output"), dict) and data["output"].get("at_end"):
                 self.at_end[data["key"]] = fact
             outside = data.get("wait_s") is None  # a sleep has an intent as well, and can be slept again
-            self.intents[data["key"]] = Closed(
-                fact, self.code, self.version, (), ((fact.seq, fact.seq),), effect=outside
-            )
+            code = self.code if taken is None else ""
+            self.intents[data["key"]] = Closed(fact, code, self.version, (), ((fact.seq, fact.seq),), effect=outside)
         elif fact.type in CLOSING:
             opened = self.open.pop(data["key"], Opened())
             self.close(fact, tuple(opened.pieces), ranges(opened.seqs), tuple(opened.calls))
@@ -147,6 +154,7 @@ class History:
         """Nothing was said yet, by code of this version. What was spent stays spent."""
         for said in (self.closed, self.places, self.intents, self.failed, self.spent, self.milestones, self.open):
             said.clear()
+        self.cut, self.cut_tokens = set(), {}
         self.anew, self.began_us = version, None
 
     def close(self, fact: Fact, pieces: tuple[str, ...], said: Sequence[Range], calls: tuple[Fact, ...] = ()) -> None:
@@ -162,7 +170,9 @@ class History:
         self._place(fact)
         seqs = joined([*said, *(intent.seqs if intent else ()), (fact.seq, fact.seq)])
         effect = intent is not None and intent.effect
-        self.closed[key] = Closed(fact, self.code, self.version, pieces, tuple(seqs), effect, calls)
+        # What was taken over is nobody's code here: it is held to what was called and where, not to how it was asked.
+        code = self.code if fact.data.get("taken") is None else ""
+        self.closed[key] = Closed(fact, code, self.version, pieces, tuple(seqs), effect, calls)
 
     def at(self, path: str, place: int) -> Closed | None:
         """What the log has at this place of a branch."""
@@ -225,6 +235,13 @@ class History:
                 self.places.pop((branch_of(key), closed.fact.data["place"]), None)
         self.milestones = {key: seq for key, seq in self.milestones.items() if lives(seq)}
 
+    def _hear(self, key: str, fact: Fact) -> None:
+        self._say(key, fact, fact.data["text"] if fact.type == "token" else None)
+        if fact.data.get("resume") == "continue":
+            self.open[key].kept = True
+            if fact.data.get("taken") is not None:
+                self.cut.add(key)
+
     def _say(self, key: str, fact: Fact, text: str | None) -> None:
         self._try(key, fact.data["attempt"])
         opened = self.open.setdefault(key, Opened())
@@ -251,6 +268,8 @@ class History:
             self.begin_anew(data["version"])
         elif data["what"] == "run":
             self.handovers += data["reason"] == "handover"
+        elif data.get("cut_tokens") is not None:
+            self.cut_tokens[key] = data["cut_tokens"]
         elif data["reason"] not in NOT_ITS_FAULT:
             self.spent[key] += 1
             if key.endswith("/"):  # a branch begins again, and all in it with it

@@ -85,6 +85,12 @@ class Memo:
             self.changed.add(key)
         return history.closed.get(key)
 
+    def same_value(self, branch: Branch, call: Call, name: str, site: Site) -> None:
+        """A verdict is on one value: raises Diverged when the log has it of another one, whatever else may differ."""
+        told = self.history.closed[call.key]
+        if told.fact.data["value_digest"] != name:
+            self._diverge(branch.path, call.place, told, f"validate {call.key}  value {name[:4]}  {site}", moved=False)
+
     def milestone(self, branch: Branch, state: str) -> tuple[str, bool]:
         """The key of the next report of a milestone, and whether the log has it already."""
         name = f"milestone:{state}"

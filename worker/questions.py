@@ -20,6 +20,7 @@ class Spoken:
     text: str
     finish: str
     turns: int = 1
+    key: str | None = None  # of the last turn
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any, Final, NoReturn, TypeVar
 
 from eventstore.domain.events import Usage
-from eventstore.recorder import Entry
+from eventstore.run_writer import Entry
 from worker.branches import Branch, Broken
 from worker.hearing import goes_on, hear, let_go
 from worker.history import REWOUND, Opened, Range, joined
@@ -132,7 +132,7 @@ class Stream:
                 self.broke(fault)
             if self._given < len(self._attempt.entries):
                 entry = self._attempt.entries[self._given]
-                await self._work.writer.stored(entry)
+                await self._work.writer.stored(entry, hurry=False)
                 self._given += 1
                 return "".join(entry.parts)
             if self._task.done():
@@ -298,7 +298,7 @@ class Pieces:
                 self._known = [*reversed(work.memo.pieces(call.key))]
                 return
             kept = work.history.open.get(call.key)
-            if kept is None or not goes_on(work, question):
+            if kept is None or not goes_on(work, question, call.key):
                 await work.outside(branch)
                 await let_go(work, question, call)
                 kept = None
@@ -322,7 +322,7 @@ class Pieces:
         self._over = True
         self._speech.said = said
         if said.finish != LEFT:
-            self._speech.said = self._dialog.ended(said)
+            self._speech.said = self._dialog.ended(key, said)
 
     def judged(self, judge: Callable[[], T]) -> T:
         """What the reader makes of a piece. Raises Rewind when it cannot be used and the stream still goes on."""
@@ -331,7 +331,8 @@ class Pieces:
         except ModelFault as fault:
             if self._stream is not None and not self._stream.ended:
                 self._stream.broke(fault)
-            raise WorkflowFailed(fault.code, fault.message_safe, retryable=fault.retryable) from fault
+            key = self._stream.key if self._stream is not None else self._recalled[0] if self._recalled else None
+            raise WorkflowFailed(fault.code, fault.message_safe, retryable=fault.retryable).of(key) from fault
 
     async def aclose(self) -> None:
         """Read no further: the connection is closed, and what was said so far stays."""

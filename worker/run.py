@@ -87,7 +87,7 @@ class Run(Talk):
         return Random(self._derived("random", name))  # noqa: S311 - no secret: it must fall the same way again
 
     def _derived(self, what: str, name: int | str) -> bytes:
-        return sha256(f"{self.run_id}/{self._branch.named(what)}/{name}".encode()).digest()
+        return sha256(f"{self._work.origin}/{self._branch.named(what)}/{name}".encode()).digest()
 
     async def milestone(
         self, label: str, *, detail: str | None = None, done: int | None = None, of: int | None = None
@@ -161,8 +161,10 @@ class Run(Talk):
                 passed = all(outcome.passed for outcome in outcomes)
                 body = events.Validation(passed=passed, checks=outcomes, value_digest=name, seqs=[], **call.closing())
                 fact = await work.close(self._branch, body)
+            else:
+                work.memo.same_value(self._branch, call, name, site)
             if failed := [check["name"] for check in fact.data["checks"] if not check["passed"]]:
-                raise ValidationFailed(failed)
+                raise ValidationFailed(failed).of(call.key)
             work.validated[name] = fact.seq
             return value
 

@@ -20,16 +20,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eventstore import catalogue, log
 from eventstore.domain import events
 from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable
-from eventstore.recorder import Recorder, RunWriter
+from eventstore.recorder import Recorder
+from eventstore.run_writer import RunWriter
 from worker.anew import begin_anew
 from worker.asking import lapse
 from worker.at_end import clean_up, left_undone, verdict_of
 from worker.children import Children, HandOver
+from worker.continuing import take_over
 from worker.declare import Workflow
 from worker.finish import Finish
 from worker.giving_up import Given, given_up
 from worker.groups import live
 from worker.history import History, joined, read_history
+from worker.leftovers import superseding
 from worker.limits import LimitReached, limits_of
 from worker.llm.continuing import ContinueBy
 from worker.llm.model import Model
@@ -46,7 +49,7 @@ from worker.told import Told, read_facts
 from worker.waits import Asked, asked_us, has_news, read_asked
 from worker.work import Graces, Provider, Work, look_at
 
-__all__ = ["Bench", "Ownership", "advance", "carry_out", "read_facts", "superseding"]
+__all__ = ["Bench", "Ownership", "advance", "carry_out", "read_facts"]
 
 POLICIES: Final = Path(__file__).parents[1] / "policies"
 
@@ -85,7 +88,6 @@ async def advance(bench: Bench, run_id: UUID, handover: asyncio.Event) -> None:
             return
         if not await carry(bench, run_id, claim.epoch, handover, Given(claim.parked or 0)):
             return
-        logger.debug("answered before it was given back", run_id=str(run_id))
 
 
 async def carry(bench: Bench, run_id: UUID, epoch: int, handover: asyncio.Event, given: Given) -> bool:
@@ -140,9 +142,12 @@ class Ownership:
             await left_undone(self._writer, history)
             await self._finish.error(workflow, why.code, why.message, retryable=why.retryable)
             return False
-        await self._start(history, workflow, attempt)
-        if not history.started:
-            self._bench.metrics.first_event(history.accepted.at_us, self._writer.last_us)
+        try:
+            history = await self._start(history, workflow, attempt)
+        except WorkflowFailed as fault:
+            await left_undone(self._writer, history)
+            await self._finish.failed(workflow, fault)
+            return False
         if workflow is None:
             await left_undone(self._writer, history)
             await self._finish.error(workflow, "workflow_unknown", "No worker knows this workflow.")
@@ -162,7 +167,7 @@ class Ownership:
         except ValidationError:
             return None
 
-    async def _start(self, history: History, workflow: Workflow | None, attempt: int) -> None:
+    async def _start(self, history: History, workflow: Workflow | None, attempt: int) -> History:
         self._writer.push(
             events.Started(
                 attempt=attempt,
@@ -172,9 +177,14 @@ class Ownership:
                 resumed_from=history.last_seq if history.started else None,
             )
         )
-        await self._supersede(history)
+        taken = await take_over(self._bench.engine, self._writer, self._told, history)
+        if taken is None:
+            await self._supersede(history)
+        if not history.started:
+            self._bench.metrics.first_event(history.accepted.at_us, self._writer.last_us)
         history.begin(self._writer.last_us)
         self._given.begun()
+        return taken or history
 
     async def _supersede(self, history: History) -> None:
         """Name what an earlier owner left half said, so that no reader and no fold keeps it."""
@@ -367,26 +377,6 @@ class Ownership:
         )
         async with self._bench.engine.begin() as connection:
             await log.release(connection, self._writer.run_id, self._writer.epoch)
-
-
-def superseding(history: History) -> list[events.Retry]:
-    """What an earlier owner left open, said to be dead; the memory forgets it."""
-    told = []
-    for key, dead in history.left_open():
-        attempt = history.attempts[key]
-        told.append(
-            events.Retry(
-                what="run",
-                key=key,
-                reason="worker_lost",
-                message=f"Another worker took the run over; this part {'starts again' if dead else 'goes on'}.",
-                superseded=dead,
-                attempt=attempt,
-                next_attempt=None if history.cancel else attempt + 1,
-            )
-        )
-        history.bury(dead)
-    return told
 
 
 async def carry_out(work: Work, value: BaseModel) -> BaseModel:

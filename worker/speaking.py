@@ -47,7 +47,7 @@ def recalled(work: Work, branch: Branch, call: Call) -> Spoken | None:
     if failed is not None:
         branch.passed(failed.seq, failed.at_us)
         reason = failed.data["reason"]
-        raise WorkflowFailed(reason, failed.data["message"], retryable=reason in WORTH_ANOTHER_RUN)
+        raise WorkflowFailed(reason, failed.data["message"], retryable=reason in WORTH_ANOTHER_RUN).of(call.key)
     return None
 
 
@@ -119,14 +119,15 @@ async def attempts(
     try:
         return await with_retries(once, failed, policy=policy)
     except ModelFault as fault:
-        raise WorkflowFailed(fault.code, fault.message_safe, retryable=fault.code in WORTH_ANOTHER_RUN) from fault
+        failure = WorkflowFailed(fault.code, fault.message_safe, retryable=fault.code in WORTH_ANOTHER_RUN)
+        raise failure.of(call.key) from fault
 
 
-def finished(said: Spoken, on_length: OnLength = "offer") -> Spoken:
-    """What was said, if it was said to its end, or as far as the code wants to have it."""
+def finished(key: str, said: Spoken, on_length: OnLength = "offer") -> Spoken:
+    """What was said in a call, if it was said to its end, or as far as the code wants to have it."""
     if said.finish != "stop" and (said.finish, on_length) != ("length", "keep"):
         message = FINISH_MESSAGES.get(said.finish, "The model ended its answer for a reason that is not known here.")
-        raise WorkflowFailed(f"model_{said.finish}"[:64], message, retryable=said.finish == "length")
+        raise WorkflowFailed(f"model_{said.finish}"[:64], message, retryable=said.finish == "length").of(key)
     return said
 
 
@@ -150,6 +151,7 @@ def model_call(work: Work, call: Call, attempt: Attempt, question: Question, end
         pieces=end.pieces,
         request_id=end.request_id,
         turn=question.turn if question.tools else None,
+        on_length=question.on_length if end.finish == "length" else None,
         **provenance(request, end, attempt.text),
         **{**call.closing(), "attempt": attempt.number},
     )

@@ -8,7 +8,7 @@ from typing import Literal
 from eventstore.domain import events
 from eventstore.domain.intake import clean_text
 from eventstore.domain.record import Fact
-from eventstore.recorder import Entry, RunWriter
+from eventstore.run_writer import Entry, RunWriter
 from worker.facts import fact_of
 from worker.history import Opened, ranges
 from worker.holding import Guard

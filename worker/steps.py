@@ -121,7 +121,7 @@ def recall(call: Call, returns: TypeAdapter[Any]) -> Any:
     assert call.before is not None
     data = call.before.data
     if data["status"] == "failed":
-        raise _as_failed(data.get("error", ""), data.get("output") or {})
+        raise _as_failed(data.get("error", ""), data.get("output") or {}).of(call.key)
     return returns.validate_python(data.get("output"))
 
 
@@ -239,7 +239,7 @@ async def _fail(
     body = events.Step(name=order.name, status="failed", error=message, output=output, **closing)
     await work.close(branch, body)
     work.effects.pop(call.key, None)
-    raise _as_failed(message, output) from fault
+    raise _as_failed(message, output).of(call.key) from fault
 
 
 def _told(order: StepOrder, fault: BaseException) -> tuple[dict[str, Any], tuple[str, str]]:
@@ -267,4 +267,4 @@ def _context(work: Work, order: StepOrder, call: Call, number: int) -> StepConte
 
 
 def _idempotency_key(work: Work, call: Call) -> str:
-    return f"{work.run_id}/{call.key}"
+    return work.outside_name(call.key)

@@ -7,7 +7,7 @@ swallowed one anyway meets it again at its next call, and what it returns does n
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 StopReason = Literal["cancel", "deadline", "handover", "lost", "suspend", "over"]
 
@@ -70,13 +70,21 @@ class Rewind(Halt):
 
 
 class WorkflowFailed(Exception):
-    """The workflow cannot go on, for a reason that may be shown. `code` is stable, the message is for people."""
+    """The workflow cannot go on, for a reason that may be shown. `code` is stable, the message is for people; `call` is
+    the one that failed, where one did."""
+
+    call: str | None = None
 
     def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
         self.code = code
         self.message = message
         self.retryable = retryable
         super().__init__(f"{code}: {message}")
+
+    def of(self, call: str | None) -> Self:
+        """The same, of this call."""
+        self.call = call
+        return self
 
 
 class ValidationFailed(WorkflowFailed):

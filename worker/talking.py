@@ -118,9 +118,8 @@ class Talk:
         try:
             return output.model_validate(intake.parse(said.text.encode(), 1_048_576))
         except (ValidationError, NotStorable) as fault:
-            raise WorkflowFailed(
-                "malformed", "The model's answer does not have the form that was asked for.", retryable=True
-            ) from fault
+            message = "The model's answer does not have the form that was asked for."
+            raise WorkflowFailed("malformed", message, retryable=True).of(said.key) from fault
 
     def draft(
         self, name: str, source: Callable[[], AsyncIterator[str]], *args: Any, section: str

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from eventstore import log
 from eventstore.domain.record import Fact
 from eventstore.domain.run import RunState, fold
-from eventstore.recorder import RunWriter
+from eventstore.run_writer import RunWriter
 
 
 async def read_facts(engine: AsyncEngine, run_id: UUID, after: int = 0) -> list[Fact]:

@@ -17,7 +17,7 @@ import structlog
 from eventstore.domain import events, intake
 from eventstore.domain.errors import NotStorable
 from eventstore.domain.record import Fact
-from eventstore.recorder import Entry
+from eventstore.run_writer import Entry
 from worker.approvals import Wanted, Word, ask_all
 from worker.branches import Branch
 from worker.declare import Tool
@@ -180,7 +180,7 @@ class Doing:
         self._order = order
         self._tool = order.tool
         self._limit_s = min(order.tool.timeout_s, work.limits.step_s)
-        self._context = ToolContext(f"{work.run_id}/{call.key}", min(self._limit_s, work.left_s()), work.secrets)
+        self._context = ToolContext(work.outside_name(call.key), min(self._limit_s, work.left_s()), work.secrets)
 
     async def outcome(self) -> Outcome:
         """Call it; whatever it raises is its outcome. What went wrong inside is for the process's own log."""

@@ -95,9 +95,9 @@ class Dialog:
         self.question = replace(question, request=request, turn=turn, key=f"{self._name}.{turn}")
         return True
 
-    def ended(self, said: Spoken) -> Spoken:
+    def ended(self, key: str, said: Spoken) -> Spoken:
         """The last turn, if it was said to its end."""
-        return replace(finished(said, self.question.on_length), turns=self.question.turn)
+        return replace(finished(key, said, self.question.on_length), turns=self.question.turn, key=key)
 
     def _count(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Failures one after the other; what a person did not allow is none."""
@@ -116,4 +116,4 @@ async def say_all(work: Work, branch: Branch, question: Question) -> Spoken:
     while True:
         key, said = await say_turn(work, branch, dialog.question)
         if not await dialog.goes_on(key, said):
-            return dialog.ended(said)
+            return dialog.ended(key, said)

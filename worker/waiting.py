@@ -3,7 +3,7 @@
 from typing import Final
 
 from eventstore.domain import events
-from eventstore.recorder import RunWriter
+from eventstore.run_writer import RunWriter
 
 WAITING: Final = "waiting for the model provider"
 

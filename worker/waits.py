@@ -7,7 +7,7 @@ waits on. A wait's end is the time that the database recorded its beginning at, 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeVar
 
 from eventstore.domain.record import Fact
@@ -38,6 +38,13 @@ def read_asked(facts: Iterable[Fact]) -> Asked:
         elif fact.type == "retry" and fact.data.get("version") is not None:
             asked = Asked()  # the run begins anew
     return asked
+
+
+def decision_on(asked: Asked, question: Fact) -> Fact | None:
+    """What was decided on a question: in this run, or in an earlier one that this one continues."""
+    if (decided := question.data.get("decided")) is not None:
+        return replace(question, type="decision", data=decided)
+    return asked.decisions.get(question.seq)
 
 
 class Waits:

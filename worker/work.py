@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from eventstore.domain import events
 from eventstore.domain.record import Fact
-from eventstore.recorder import Entry, RunWriter
+from eventstore.run_writer import Entry, RunWriter
 from worker.branches import Branch, come_to_rest
 from worker.budget import Bounded
 from worker.declare import Workflow
@@ -127,7 +127,9 @@ class Work:
         self.secrets = secrets or {}
         self.notice = WaitingNotice(writer)
         self.children = children  # the way to the runs below this one
-        self.root = Branch("", None, history.accepted.at_us)
+        origin = (history.accepted.data.get("continues") or {}).get("origin")
+        self.origin: str = origin["run_id"] if origin else str(writer.run_id)  # what the code's own names are made from
+        self.root = Branch("", None, origin["at_us"] if origin else history.accepted.at_us)
         self.asked = asked or Asked()
         self.waits = Waits(self.root)
         self.usage = events.Usage()
@@ -138,7 +140,7 @@ class Work:
         self.abandoned = False
         self.tasks: set[asyncio.Task[Any]] = set()  # besides the workflow's own: branches, and streams that are read
         self.speaking: set[Attempt] = set()
-        self.cut_short: dict[str, int] = {}  # typed answers that reached their length limit, after so many tokens
+        self.cut_short = dict(history.cut_tokens)  # typed answers that reached their length limit, after so many tokens
         self.effects: dict[str, Effect] = {}  # what is under way outside and cannot be undone, by key
         self.findings: dict[str, str] = {}  # the key of the last finding of each item
         self.at_end: dict[str, Registered] = {}  # what is to be done when the run ends, by key
@@ -169,6 +171,12 @@ class Work:
         halt = Exhausted(limit)
         self._end_with(halt)
         return halt
+
+    def outside_name(self, key: str) -> str:
+        """The idempotency key of a call: its intent's, which an earlier run may have given it, or this run's own."""
+        intent = self.history.intents.get(key)
+        told = (intent.fact.data.get("output") or {}).get("idempotency_key") if intent is not None else None
+        return str(told or f"{self.run_id}/{key}")
 
     @property
     def parallel(self) -> int:

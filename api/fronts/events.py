@@ -79,6 +79,7 @@ async def events(
     if media_type == JSON:
         return await _page(service, caller, wish, limit)
     figures = service.figures.stream("sse" if media_type == SSE else "ndjson")
+    place = service.limits.stream(caller)
     source: AbstractContextManager[Source]
     try:
         begun = await start(service, caller, wish)
@@ -89,7 +90,8 @@ async def events(
         if begun.over:
             return Response(status_code=204)
         source = streamed(service, begun, wish, figures)
-    return StreamAnswer(source, wire_for(media_type, service.settings), service.waits, service.settings, figures)
+    wire = wire_for(media_type, service.settings)
+    return StreamAnswer(place(source), wire, service.waits, service.settings, figures)
 
 
 async def _page(service: Service, caller: Caller, wish: Wish, limit: int | None) -> Response:

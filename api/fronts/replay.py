@@ -142,4 +142,5 @@ async def replay(
     feed = Feed(sight.view, cursor, upto=end)
     source = ReplaySource(service.reading, sight.run.run_id, feed, pace)
     wire, figures = wire_for(media_type, service.settings), service.figures.stream("replay")
-    return StreamAnswer(nullcontext(source), wire, service.waits, service.settings, figures)
+    counted = service.limits.stream(caller)(nullcontext(source))
+    return StreamAnswer(counted, wire, service.waits, service.settings, figures)

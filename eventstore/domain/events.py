@@ -4,7 +4,6 @@ A type is added together with its producer, its life-cycle row, its fold case, i
 docs/events.md and its test. The stored name never changes.
 """
 
-from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,10 +11,67 @@ from pydantic_core import PydanticSerializationError, from_json
 
 from eventstore.domain import intake
 from eventstore.domain.errors import NotStorable
+from eventstore.domain.parts import (
+    UNREAD_S_MIN,
+    ChildRun,
+    Continues,
+    Decided,
+    Milestone,
+    OnDisconnect,
+    Origin,
+    ParentRun,
+    Person,
+    PolicyRef,
+    RunLimits,
+    Taken,
+    Usage,
+)
 from eventstore.domain.record import NewEvent
 
-# A run is not stopped for want of readers sooner: they must have the time to come back, or to ask again as advised.
-UNREAD_S_MIN: Final = 5.0
+__all__ = [
+    "BODIES",
+    "TAKEN_BYTES",
+    "TYPES",
+    "UNREAD_S_MIN",
+    "Accepted",
+    "Body",
+    "CancelObserved",
+    "CancelRequested",
+    "Cancelled",
+    "CheckOutcome",
+    "ChildRun",
+    "Closing",
+    "Continues",
+    "Decided",
+    "Decision",
+    "Error",
+    "Escalation",
+    "Finding",
+    "Milestone",
+    "ModelCall",
+    "OnDisconnect",
+    "Origin",
+    "ParentRun",
+    "Person",
+    "PolicyRef",
+    "Progress",
+    "Reasoning",
+    "Result",
+    "Retry",
+    "RunLimits",
+    "Started",
+    "Step",
+    "Taken",
+    "Token",
+    "ToolCall",
+    "ToolResult",
+    "Usage",
+    "Validation",
+    "new_event",
+]  # fmt: skip
+
+# What an event may be larger for being taken over from another run: where it comes from is said in it.
+TAKEN_BYTES: Final = 2_048
 
 
 class Body(BaseModel):
@@ -44,118 +100,6 @@ class Closing(Body):
     attempt: int = 1
 
 
-class Person(BaseModel):
-    """Who: a pseudonymous subject and the role in which they acted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    subject: str
-    role: str
-
-
-class Usage(BaseModel):
-    """Tokens spent, and how we know: told by the provider, estimated by us, or unknown. The cost is in millionths of a
-    US dollar by this price table; tokens of a model without a price are told apart: it is then more than is said."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    input_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    source: Literal["provider", "estimated", "none"] = "none"
-    cached_tokens: int | None = None
-    cost_micro_usd: int | None = None
-    unpriced_tokens: int | None = None
-    prices: str | None = None
-
-    @classmethod
-    def told(cls, data: Mapping[str, Any]) -> "Usage":
-        """As an event tells it; what a newer release says of it besides is left out."""
-        return cls.model_validate({name: value for name, value in data.items() if name in cls.model_fields})
-
-    def __add__(self, other: "Usage") -> "Usage":
-        rank = ("none", "provider", "estimated")
-        return Usage(
-            input_tokens=self.input_tokens + other.input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
-            source=max(self.source, other.source, key=rank.index),
-            cached_tokens=_sum(self.cached_tokens, other.cached_tokens),
-            cost_micro_usd=_sum(self.cost_micro_usd, other.cost_micro_usd),
-            unpriced_tokens=_sum(self.unpriced_tokens, other.unpriced_tokens),
-            prices=max(self.prices or "", other.prices or "") or None,
-        )
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    """What nobody tells stays untold."""
-    return None if one is None and other is None else (one or 0) + (other or 0)
-
-
-class Milestone(BaseModel):
-    """One step of the plan in product language."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    state: str
-    label: str
-
-
-class PolicyRef(BaseModel):
-    """Which disclosure policy was in force when the run was accepted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    version: int
-    digest: str
-
-
-class RunLimits(BaseModel):
-    """What a run may take at most: reached, each ends it as `limit_<name>`. An absent one has its default, or none."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    run_s: float
-    attempts_max: int
-    step_s: float | None = None
-    first_byte_s: float | None = None
-    between_pieces_s: float | None = None
-    turns_max: int | None = None
-    tool_calls_max: int | None = None
-    tool_failures_max: int | None = None
-    output_bytes_max: int | None = None
-    events_max: int | None = None
-    hold_chars_max: int | None = None
-    parallel: int | None = None
-    on_end_s: float | None = None
-    tokens_max: int | None = None
-    cost_micro_usd: int | None = None
-
-
-class OnDisconnect(BaseModel):
-    """Stop a run that nobody has read for this long. While it waits for a person, only if that is said too."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    cancel_after_s: float = Field(ge=UNREAD_S_MIN, le=86_400)
-    while_waiting: bool = False
-
-
-class ParentRun(BaseModel):
-    """The run that asked for this one, by which of its calls, and how many runs stand above."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    run_id: str
-    key: str
-    depth: int
-
-
-class ChildRun(BaseModel):
-    """A run that this one asked for, what becomes of it when this one is stopped, and where its log ended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    run_id: str
-    workflow: str
-    on_cancel: Literal["cancel", "keep"]
-    status: Literal["completed", "failed", "cancelled"] | None = None
-    seq: int | None = None
-    chain: str | None = None
-
-
 class Accepted(Body):
     type_ = "accepted"
     workflow: str
@@ -171,6 +115,7 @@ class Accepted(Body):
     trace_id: str
     on_disconnect: OnDisconnect | None = None  # none: the run goes on
     parent: ParentRun | None = None
+    continues: Continues | None = None
 
 
 class Started(Body):
@@ -192,6 +137,7 @@ class Progress(Body):
     detail: str | None = None
     done: int | None = None
     of: int | None = None
+    taken: Taken | None = None
 
 
 class Reasoning(Body):
@@ -200,6 +146,7 @@ class Reasoning(Body):
     text: str
     step: str
     attempt: int
+    taken: Taken | None = None
 
 
 class Token(Body):
@@ -211,6 +158,7 @@ class Token(Body):
     attempt: int
     shape: Literal["text", "json"] = "text"
     resume: Literal["continue"] | None = None
+    taken: Taken | None = None
 
 
 class ToolCall(Body):
@@ -224,6 +172,7 @@ class ToolCall(Body):
     turn: str | None = None
     provider_id: str | None = None
     written: str | None = None
+    taken: Taken | None = None
 
 
 class ToolResult(Closing):
@@ -235,6 +184,7 @@ class ToolResult(Closing):
     result_count: int | None = None
     duration_ms: int
     output: Any = None
+    taken: Taken | None = None
 
 
 class Finding(Closing):
@@ -242,6 +192,7 @@ class Finding(Closing):
     item: str
     value: dict[str, Any]
     replaces: int | None = None
+    taken: Taken | None = None
 
 
 class Step(Closing):
@@ -252,6 +203,8 @@ class Step(Closing):
     error: str | None = None
     wait_s: float | None = None
     child: ChildRun | None = None
+    decided: Decided | None = None
+    taken: Taken | None = None
 
 
 class ModelCall(Closing):
@@ -275,6 +228,8 @@ class ModelCall(Closing):
     tools_digest: str | None = None
     output_digest: str | None = None
     turn: int | None = None
+    on_length: Literal["offer", "continue", "keep"] | None = None
+    taken: Taken | None = None
 
 
 class Retry(Body):
@@ -289,6 +244,8 @@ class Retry(Body):
     wait_s: float = 0.0
     usage: Usage | None = None
     version: int | None = None
+    cut_tokens: int | None = None
+    taken: Taken | None = None
 
 
 class CheckOutcome(BaseModel):
@@ -306,6 +263,7 @@ class Validation(Closing):
     checks: list[CheckOutcome]
     value_digest: str
     seqs: list[tuple[int, int]]
+    taken: Taken | None = None
 
 
 class Escalation(Closing):
@@ -370,6 +328,7 @@ class Error(Body):
     message: str
     partial: dict[str, Any]
     retryable: bool
+    call: str | None = None
 
 
 BODIES: Final[dict[str, type[Body]]] = {
@@ -389,8 +348,9 @@ def new_event(body: Body, occurred_us: int) -> NewEvent:
         raw = body.model_dump_json(exclude_none=True).encode()
     except PydanticSerializationError as fault:
         raise NotStorable(f"This {body.type_} cannot be written as JSON.") from fault
-    if len(raw) > intake.EVENT_BYTES_MAX:
+    taken = getattr(body, "taken", None) is not None  # what one log could hold, the next one can: it was judged there
+    if len(raw) > intake.EVENT_BYTES_MAX + (TAKEN_BYTES if taken else 0):
         raise NotStorable(f"This {body.type_} is larger than {intake.EVENT_BYTES_MAX} bytes.")
-    if body.open_:
+    if body.open_ and not taken:
         intake.check(from_json(raw))
     return NewEvent(body.type_, body.version_, occurred_us, raw)

@@ -33,7 +33,7 @@ class _Buffer(list[T]):
 
     def __init__(self, items: Iterable[T] = ()) -> None:
         super().__init__(items)
-        self.made: tuple[object, int, Any] = (None, 0, None)
+        self.made: dict[object, tuple[int, Any]] = {}
 
 
 class GrowingList(Sequence[T], Generic[T]):
@@ -59,12 +59,12 @@ class GrowingList(Sequence[T], Generic[T]):
 
     def made(self, go_on: Callable[[M, Iterable[T]], M], nothing: M) -> M:
         """What this function makes of all items, going on from what it made of fewer when it was last asked. It gets
-        that, or nothing, and the items that came since."""
-        by, length, before = self._buffer.made
-        if by is not go_on or length > self._length:
+        that, or nothing, and the items that came since. What it made is kept: ask with functions that stay."""
+        length, before = self._buffer.made.get(go_on, (0, nothing))
+        if length > self._length:
             length, before = 0, nothing
         made: M = go_on(before, islice(self._buffer, length, self._length)) if length < self._length else before
-        self._buffer.made = (go_on, self._length, made)
+        self._buffer.made[go_on] = (self._length, made)
         return made
 
     def __len__(self) -> int:

@@ -29,3 +29,4 @@ class Manifest(BaseModel):
     limits: RunLimits
     title_field: str | None = None
     on_disconnect: OnDisconnect | None = None
+    resumes: tuple[int, ...] | None = None  # the versions whose runs this code carries; older releases do not say

@@ -20,7 +20,7 @@ from eventstore.domain.record import Fact
 
 # Part of the name under which a folded state is kept. Raised whenever the same events fold to something else; a test
 # holds the states of some runs against it.
-FOLD_VERSION: Final = 4
+FOLD_VERSION: Final = 5
 
 # What an attempt says beside its text, and a later `retry` may take back.
 TAKEN_BACK: Final = frozenset({"progress", "tool_call", "tool_result", "finding", "validation"})
@@ -57,6 +57,7 @@ class RunState:
     validation: Mapping[str, Any] | None = None
     questions: GrowingMap[int, Mapping[str, Any]] = field(default_factory=GrowingMap)  # by seq, with their decision
     parent: Mapping[str, Any] | None = None  # the run that asked for this one
+    continues: Mapping[str, Any] | None = None  # the run that this one takes up
     children: GrowingMap[str, Mapping[str, Any]] = field(default_factory=GrowingMap)  # runs that it asked for, by id
     cancel: Mapping[str, Any] | None = None
     result: Mapping[str, Any] | None = None
@@ -105,6 +106,7 @@ def _accepted(state: RunState, fact: Fact) -> None:
     state.plan = list(fact.data.get("milestones", ()))
     state.on_disconnect = fact.data.get("on_disconnect")
     state.parent = fact.data.get("parent")
+    state.continues = fact.data.get("continues")
     state.created_us = fact.at_us
 
 

@@ -27,6 +27,11 @@ def partial(state: RunState) -> dict[str, Any]:
     }
 
 
+def public_partial(state: RunState) -> dict[str, Any] | None:
+    """What the wire tells under `partial`: nothing once there is a result, and what the run's end says of it first."""
+    return None if state.result is not None else {**partial(state), **(state.partial or {}), "final": False}
+
+
 def milestones(state: RunState) -> list[dict[str, Any]]:
     """The plan with each milestone's place: done, current or to come. The index of an ended run stays where it was."""
     index = (state.milestone or {}).get("index", 0)
@@ -60,9 +65,10 @@ def public(state: RunState) -> dict[str, Any]:
         "questions": [{"seq": seq, **asked} for seq, asked in state.questions.items()],
         "cancel": dict(state.cancel) if state.cancel else None,
         "result": {"final": True, **state.result} if state.result is not None else None,
-        "partial": None if state.result is not None else {**partial(state), **(state.partial or {}), "final": False},
+        "partial": public_partial(state),
         "error": dict(state.error) if state.error else None,
         "usage": state.usage.model_dump(exclude_none=True),
         **({"parent": dict(state.parent)} if state.parent else {}),
+        **({"continues": dict(state.continues)} if state.continues else {}),
         **({"children": [dict(child) for child in state.children.values()]} if state.children else {}),
     }

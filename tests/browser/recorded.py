@@ -170,9 +170,9 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def served(app: ASGIApp) -> AsyncIterator[str]:
+async def served(app: ASGIApp, log_level: str = "warning") -> AsyncIterator[str]:
     """The application on a free port of this machine."""
-    config = uvicorn.Config(app, port=0, log_level="warning", lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, port=0, log_level=log_level, lifespan="off", timeout_graceful_shutdown=1)
     server = _Server(config)
     listener = config.bind_socket()
     listener.listen()  # a browser that is quicker than the server waits instead of being refused

@@ -6,10 +6,13 @@ Each keeps the envelopes' bytes as they came, so that fronts can be compared byt
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
 import httpx
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from eventstore.domain.lifecycle import TERMINAL_TYPES
 
@@ -135,11 +138,35 @@ class PagesReader(PollReader):
         await super().read(cut)
 
 
+@dataclass
+class WebSocketReader(Reader):
+    """Follows over a WebSocket."""
+
+    async def read(self, cut: int = CUT_NEVER) -> None:
+        own = f"{self.client.base_url}/v1/runs/{self.run_id}/ws?after={self.cursor}&{self.query}"
+        key = {"Authorization": self.client.headers["Authorization"]}
+        connection = await connect(own.replace("http", "ws", 1), additional_headers=key, compression=None)
+        try:
+            with suppress(ConnectionClosed):
+                while True:
+                    envelope = await connection.recv(decode=False)
+                    cut -= len(envelope)
+                    if cut < 0:
+                        return
+                    told = json.loads(envelope)
+                    self.keep(told["seq"], told["type"], bytes(envelope))
+            assert (connection.close_code == 1000) == self.ended
+        finally:
+            connection.transport.abort()
+            await connection.wait_closed()
+
+
 FRONTS: dict[str, type[Reader]] = {
     "sse": SseReader,
     "ndjson": LinesReader,
     "poll": PollReader,
     "pages": PagesReader,
+    "ws": WebSocketReader,
     "replay": ReplayReader,
 }
 LIVE = [name for name in FRONTS if name != "replay"]

@@ -125,7 +125,7 @@ async def test_an_api_that_restarts_in_between_is_a_drop_like_any_other(
     assert before + reader.envelopes == await stage.expected(run.run_id, "user")
 
 
-@pytest.mark.parametrize("front", ["sse", "ndjson", "pages"])
+@pytest.mark.parametrize("front", ["sse", "ndjson", "pages", "ws"])
 async def test_a_reader_of_some_types_gets_their_bytes_and_the_end(stage: Stage, front: str) -> None:
     run = await stage.begin(events([*WORK, *AGAIN, ENDS["result"]]))
     await run.write()

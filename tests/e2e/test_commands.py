@@ -117,6 +117,27 @@ def test_a_cancelled_run_keeps_its_partial_result_and_is_cancelled_once(stage: S
     assert stage.events(run_id) == log
 
 
+def test_a_run_that_was_stopped_is_taken_up_by_a_new_one(stage: Stage) -> None:
+    stage.hold_the_comments()
+    earlier = stage.review()
+    found = [event for event in stage.until(earlier, drafting) if event["type"] == "finding"]
+    assert stage.runwire("cancel", earlier, "--reason", "later").returncode == 0
+    stage.until_ended(earlier)
+    done = stage.runwire("run", "--continue", earlier, "--json")
+    assert done.returncode == 0, done.stderr
+    run_id = json.loads(done.stdout.splitlines()[0])["run_id"]
+    log = stage.until_ended(run_id)
+    assert log[0]["data"]["continues"]["run_id"] == earlier
+    assert log[-1]["type"] == "result"
+    taken = {event["data"]["taken"]["seq"]: event for event in log if event["type"] == "finding"}
+    assert {seq: event["data"]["value"] for seq, event in taken.items()} == {
+        event["seq"]: event["data"]["value"] for event in found
+    }
+    again = stage.runwire("run", "--continue", run_id)
+    assert again.returncode != 0
+    assert "nothing left" in again.stderr
+
+
 def test_a_cancel_after_the_end_changes_nothing(stage: Stage, reviewed: str) -> None:
     log = stage.events(reviewed)
     done = stage.runwire("cancel", reviewed, "--reason", "too late", "--json")

@@ -26,7 +26,8 @@ from eventstore.arrays import Texts
 from eventstore.database import async_engine
 from eventstore.domain.errors import Fenced, RunClosed
 from eventstore.domain.events import Body, Result, Started, Step, Token, Usage, new_event
-from eventstore.recorder import Entry, Recorder, RunWriter
+from eventstore.recorder import Recorder
+from eventstore.run_writer import Entry, RunWriter
 from eventstore.sql import STATEMENTS
 from tests.faults.journal import Journal, Kind, digest, stretches
 from tests.faults.orders import AWAY_S, ENOUGH, HEARTBEAT_S, LEASE_S, LOG_AWAY, WriterOrder

@@ -95,7 +95,7 @@ async def test_a_poll_that_would_tell_nothing_new_is_304_until_the_run_moves_or_
         assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", etag)
         assert same.headers.get("retry-after") == fresh.headers.get("retry-after")
         other = await ada.get(path, params={"after": 1}, headers={"If-None-Match": etag})
-        assert other.status_code == 200
+        assert other.status_code == (200 if fresh.json()["next_after"] > 1 else 304)  # who has read to the end has all
 
 
 async def test_each_role_has_versions_of_its_own(api: Api, ada: httpx.AsyncClient, writer: Writer) -> None:

@@ -53,6 +53,22 @@ async def test_an_answer_that_is_cut_off_leaves_a_retry_and_no_dead_text(author:
     assert ended.sections["comments"] == ended.result["comments"]
 
 
+async def test_a_run_is_continued_and_killed_everywhere_while_it_is(author: Author) -> None:
+    author.model.say("Task: draft comments", "Clause 1", finish="length")
+    run = await author.start("contract_review", SHORT)
+    cut = await run.end()
+    assert (cut.status, cut.error, cut.sections["comments"]) == ("failed", "model_length", "Clause 1")
+    author.model.say("Task: draft comments", "Clause 1 is bad.")
+    later = await author.go_on(run)
+    ended = await later.end()
+    assert (ended.status, ended.result["comments"]) == ("completed", "Clause 1 is bad.")
+    assert ended.findings == cut.findings
+    assert [fact.type for fact in ended.facts if fact.type == "model_call" and "taken" not in fact.data] == [
+        "model_call"
+    ]
+    assert await later.same_fold_when_killed_after_every_append() == len(ended.facts) - 1
+
+
 @pytest.fixture
 def a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider in the environment, which nobody answers for."""

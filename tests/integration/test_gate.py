@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 from eventstore import log
 from eventstore.domain import chain
 from eventstore.domain.events import Token
-from eventstore.recorder import BUFFER_CHARS_MAX, Recorder, RunWriter
+from eventstore.recorder import Recorder
+from eventstore.run_writer import BUFFER_CHARS_MAX, RunWriter
 from ops.services import Endpoints
 from tests.conftest import new_database
 from tests.sealing import Desk, desk

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from eventstore import log, recorder, signing
+from eventstore import log, run_writer, signing
 from eventstore.handoff import Handoff
 from eventstore.metrics import RecorderMetrics
 from eventstore.recorder import Recorder
@@ -292,7 +292,7 @@ async def test_a_writer_that_waits_for_room_is_seen_while_it_waits_and_after(
         return await real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(log, "append", held)
-    monkeypatch.setattr(recorder, "BUFFER_CHARS_MAX", 100)
+    monkeypatch.setattr(run_writer, "BUFFER_CHARS_MAX", 100)
     writer = made.open(run_id, 1)
     writer.push(started())
     writer.push(token("x" * 200))

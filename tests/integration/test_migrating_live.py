@@ -19,7 +19,8 @@ from eventstore import log
 from eventstore.database import async_engine, sync_engine
 from eventstore.domain import chain
 from eventstore.domain.record import Recorded
-from eventstore.recorder import Recorder, RunWriter
+from eventstore.recorder import Recorder
+from eventstore.run_writer import RunWriter
 from migrations import schema, waiting
 from migrations.schema import SchemaError
 from ops.cli import app

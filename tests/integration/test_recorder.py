@@ -15,11 +15,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from eventstore import log, recorder
+from eventstore import log
 from eventstore.domain.errors import AppendRefused, EventStoreError, Fenced, NotStorable, RunClosed, UnknownRun
 from eventstore.domain.events import Body, CancelObserved, CancelRequested, Person, Usage, new_event
 from eventstore.domain.record import NewEvent, Recorded
-from eventstore.recorder import BUFFER_CHARS_MAX, PIECE_CHARS_MAX, Recorder, RunWriter
+from eventstore.recorder import Recorder
+from eventstore.run_writer import BUFFER_CHARS_MAX, PIECE_CHARS_MAX, Entry, RunWriter
 from eventstore.wakeups import MOVED, listen, parse_moved
 from ops.services import Endpoints
 from tests.recording import Claimed, claiming, held, recording, stored
@@ -50,7 +51,7 @@ def texts(events: Sequence[Recorded]) -> list[str]:
     return [event.fact().data["text"] for event in events if event.type == "token"]
 
 
-async def piece(writer: RunWriter, said: str) -> recorder.Entry:
+async def piece(writer: RunWriter, said: str) -> Entry:
     return await writer.push_piece(JOINS, said, token)
 
 
@@ -298,7 +299,7 @@ async def test_one_runs_bad_event_is_no_other_runs_trouble(
         await until(waits)
         bad.push(started())
         await bad.push_piece(JOINS, "text", impossible)
-        worse._waiting.append(recorder.Entry(lambda: NewEvent("started", 10**6, 1, b"{}"), 1))
+        worse._add(Entry(lambda: NewEvent("started", 10**6, 1, b"{}"), 1))
         good.push(token("a"))
     await good.flush()
     for writer in (bad, worse):

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from eventstore import log, recorder
 from eventstore.domain.events import CancelRequested, Person, new_event
+from eventstore.run_writer import GROUP_BYTES_MAX
 from tests.recording import Claimed, claiming, held, recording, stored
 from tests.waiting import until
 from tests.writing import NOW_US, new_tenant, started, token
@@ -93,6 +94,6 @@ async def test_a_group_is_bounded_in_bytes_and_large_events_of_many_runs_are_all
                 writer.push(token("x" * 900_000))
         await asyncio.gather(*(writer.flush() for writer in writers))
     assert sum(sizes) > 4 * 5 * 900_000
-    assert max(sizes) <= recorder.GROUP_BYTES_MAX
+    assert max(sizes) <= GROUP_BYTES_MAX
     for writer in writers:
         assert len(await stored(api_engine, writer.run_id)) == 7

@@ -217,8 +217,8 @@ async def test_what_is_stored_between_the_first_page_and_the_tail_is_not_missed(
     run_id = await run_of()
     real = log.read_after
 
-    async def late(connection: AsyncConnection, run: UUID, after: int, limit: int) -> Page:
-        page = await real(connection, run, after, limit)
+    async def late(connection: AsyncConnection, run: UUID, after: int, limit: int, bytes_max: int) -> Page:
+        page = await real(connection, run, after, limit, bytes_max)
         await append(worker_engine, batch(run_id, 1, 2, token("in the gap")))
         monkeypatch.setattr(log, "read_after", real)
         return page

@@ -1,11 +1,13 @@
 """Folded states: a poll that goes on from where it was tells what one from the start would, in bounded memory."""
 
+import asyncio
 from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from api.policies import load
 from api.settings import ROOT
@@ -13,9 +15,10 @@ from api.states import TEXT_BYTES, Pages, States, Stretch
 from eventstore.domain.events import BODIES, Reasoning
 from eventstore.domain.record import Recorded
 from eventstore.domain.run import FOLD_VERSION, RunState, fold
+from eventstore.log import Page
 from eventstore.tail import Entry
 from tests.histories import RUN, TENANT, facts, histories, recorded
-from tests.writing import accepted, started
+from tests.writing import accepted, started, token
 
 POLICIES = load(ROOT / "policies")
 OFFICER = POLICIES.view("contract_review", "officer")
@@ -36,6 +39,22 @@ class Stored:
         self.asked.append(seq)
         page = self.history[seq : seq + PAGE]
         return Stretch([Entry(event) for event in page], len(self.history) > seq + len(page))
+
+    anew = after
+
+    async def read(self, seq: int) -> Page:
+        self.asked.append(seq)
+        return Page(self.history[seq : seq + PAGE], len(self.history) > seq + PAGE)
+
+
+class Slow(Stored):
+    """A log that lets others have a turn at each page."""
+
+    async def after(self, seq: int) -> Stretch:
+        await asyncio.sleep(0)
+        return await super().after(seq)
+
+    anew = after
 
 
 def pages(stored: Stored) -> Pages:
@@ -167,3 +186,23 @@ async def test_each_view_has_a_state_of_its_own() -> None:
     states = States(8, MUCH)
     assert (await states.at_end(pages(Stored(history)), OFFICER)).state.reasoning
     assert not (await states.at_end(pages(Stored(history)), USER)).state.reasoning
+
+
+async def test_many_who_come_for_a_run_that_nobody_knows_fold_it_once() -> None:
+    history = recorded([accepted(), started(), *(token(str(n)) for n in range(28))])
+    states, logs = States(8, MUCH), [Slow(history) for _ in range(10)]
+    known = await asyncio.gather(*(states.at_end(pages(one), OFFICER) for one in logs))
+    assert {one.seq for one in known} == {30}
+    assert sorted(len(one.asked) for one in logs)[:-1] == [2] * 9
+    assert not states._turns
+
+
+async def test_a_request_that_knows_less_than_a_state_forgets_nothing() -> None:
+    history = recorded([accepted(), started(), *(token(str(n)) for n in range(28))])
+    states, stored = States(8, MUCH), Stored(history)
+    known = await states.at_end(pages(stored), OFFICER)
+    behind = Pages(cast("AsyncEngine", object()), RUN, [Entry(event) for event in history[20:29]])
+    behind._read = stored.read  # type: ignore[method-assign]
+    stored.asked.clear()
+    assert await states.at_end(behind, OFFICER) is known
+    assert stored.asked == [29]

@@ -35,9 +35,6 @@ class Outlet:
         self.chunks: list[bytes] = []
         self.write = self.chunks.append
 
-    def untaken(self) -> int:
-        return 0
-
 
 class Stream:
     """One stream in the making: its tail, its socket, and what went by ASGI."""
@@ -99,20 +96,20 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_what_comes_while_readers_wait_is_written_to_all_of_them_in_the_same_turn() -> None:
     tail = new_tail()
-    one, two = Stream(tail, Outlet()), Stream(tail, Outlet())
+    sockets = [Outlet(), Outlet()]
+    one, two = (Stream(tail, socket) for socket in sockets)
     async with running(one) as first, running(two) as second:
         await until(lambda: len(tail._followers) == 2)
         for stored in HISTORY[:-1]:
             tail.take([stored])  # and nobody else has a turn before the next
         wanted = [chunk(RETRY + FRAMES[0]), *map(chunk, FRAMES[1:-1])]
-        assert one.outlet is not None
-        assert two.outlet is not None
-        assert one.outlet.chunks == two.outlet.chunks == wanted
-        assert one.delivered() == two.delivered() == 4
-        assert one.outlet.chunks[1] is two.outlet.chunks[1], "one run's readers share what they are given"
+        for stream, socket in zip((one, two), sockets, strict=True):
+            assert socket.chunks == wanted
+            assert stream.delivered() == 4
+        assert sockets[0].chunks[1] is sockets[1].chunks[1], "one run's readers share what they are given"
         tail.take(HISTORY[-1:])
         await asyncio.wait_for(asyncio.gather(first, second), 5)
-        assert one.outlet.chunks == [*wanted, chunk(FRAMES[-1])]
+        assert sockets[0].chunks == [*wanted, chunk(FRAMES[-1])]
         assert one.sent == []
 
 

@@ -1,4 +1,4 @@
-"""The client comes back by itself: every event once, whatever happens to its connections."""
+"""The command line's client: it comes back by itself, and says in one line why it cannot."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,18 +7,13 @@ from typing import Any
 import httpx
 import pytest
 
-from ops import client as client_module
 from ops.client import Client, Refused
-from ops.exits import FAILED, UNREACHABLE, Complaint
+from ops.exits import FAILED, UNREACHABLE, USAGE, Complaint
+from runwire import Pace
 
 RUN = "01a1f83b-3005-7750-a8c2-bb000225aa39"
 LAST = 6
 Handler = Callable[[httpx.Request], httpx.Response]
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "WAITS_S", (0.0, 0.0, 0.0))
 
 
 def frame(seq: int) -> dict[str, Any]:
@@ -28,6 +23,11 @@ def frame(seq: int) -> dict[str, Any]:
 def sse(seq: int) -> bytes:
     told = frame(seq)
     return f"id: {seq}\nevent: {told['type']}\ndata: {json.dumps(told)}\n\n".encode()
+
+
+def page(*numbers: int, after: int, more: bool = False, done: bool = False) -> httpx.Response:
+    body = {"events": [frame(number) for number in numbers], "next_after": after, "more": more, "done": done}
+    return httpx.Response(200, json=body, headers={"ETag": f'"{after}"', "Retry-After": "0"})
 
 
 class Broken(httpx.SyncByteStream):
@@ -67,8 +67,10 @@ class Server:
         return [request.headers.get("last-event-id") for request in self.asked]
 
 
-def connected(server: Handler, patience_s: float = 60.0) -> Client:
-    return Client("http://127.0.0.1:1", "rw_key", transport=httpx.MockTransport(server), patience_s=patience_s)
+def connected(server: Handler, notices: list[str] | None = None, patience_s: float = 60.0) -> Client:
+    pace = Pace(waits_s=(0.0,), patience_s=patience_s, first_patience_s=0.0)
+    notice = (notices if notices is not None else []).append
+    return Client("http://127.0.0.1:1", "rw_key", notice=notice, pace=pace, transport=httpx.MockTransport(server))
 
 
 def seqs(client: Client, after: int = 0) -> list[int]:
@@ -81,14 +83,13 @@ def test_a_stream_that_breaks_ends_early_or_is_refused_is_gone_on_with_from_the_
         httpx.ConnectError("refused"),
         httpx.Response(503, headers={"Retry-After": "0"}),
         httpx.Response(429),
-        httpx.Response(200, html="<p>a proxy's own page</p>"),
         stream(3),
         httpx.Response(502),
         stream(3, 4, 5, 6),
     )
     with connected(server) as client:
         assert seqs(client) == [1, 2, 3, 4, 5, 6]
-    assert server.cursors == [None, "2", "2", "2", "2", "2", "3", "3"]
+    assert server.cursors == [None, "2", "2", "2", "2", "3", "3"]
     assert {request.headers["authorization"] for request in server.asked} == {"Bearer rw_key"}
 
 
@@ -98,7 +99,7 @@ def test_nothing_is_read_after_the_terminal_event() -> None:
 
 
 def test_a_cursor_at_the_end_gives_nothing() -> None:
-    with connected(Server(httpx.Response(204))) as client:
+    with connected(Server(httpx.Response(204), page(after=LAST, done=True))) as client:
         assert seqs(client, LAST) == []
 
 
@@ -123,7 +124,8 @@ def test_a_refusal_is_one_line_and_not_tried_again(status: int, code: int) -> No
         "detail": "Not\nthis one.",
         "errors": [{"pointer": "/input/text", "detail": "is missing"}],
     }
-    with connected(Server(httpx.Response(status, json=problem))) as client, pytest.raises(Refused) as refused:
+    answer = httpx.Response(status, json=problem, headers={"Content-Type": "application/problem+json"})
+    with connected(Server(answer)) as client, pytest.raises(Refused) as refused:
         seqs(client)
     assert refused.value.code == code
     assert str(refused.value) == "Not this one.; /input/text is missing"
@@ -151,10 +153,6 @@ def test_a_submission_whose_answer_was_lost_is_sent_again_under_the_same_key() -
 
 
 def test_polling_gives_every_page_once_and_asks_for_changes_only() -> None:
-    def page(*numbers: int, after: int, more: bool = False, done: bool = False) -> httpx.Response:
-        body = {"events": [frame(number) for number in numbers], "next_after": after, "more": more, "done": done}
-        return httpx.Response(200, json=body, headers={"ETag": f'"{after}"', "Retry-After": "0"})
-
     server = Server(
         page(1, 2, after=2, more=True),
         page(3, after=3),
@@ -163,7 +161,24 @@ def test_polling_gives_every_page_once_and_asks_for_changes_only() -> None:
         page(4, 5, 6, after=6, done=True),
     )
     with connected(server) as client:
-        told = [event["seq"] for one in client.pages(RUN, 0, 5, 100) for event in one["events"]]
-    assert told == [1, 2, 3, 4, 5, 6]
+        assert [one.seq for one in client.polled(RUN, 0, 5, 100)] == [1, 2, 3, 4, 5, 6]
     assert [request.url.params["after"] for request in server.asked] == ["0", "2", "3", "3", "3"]
     assert [request.headers.get("if-none-match") for request in server.asked] == [None, None, None, '"3"', '"3"']
+    assert {(request.url.params["wait"], request.url.params["limit"]) for request in server.asked} == {("5", "100")}
+
+
+def test_a_network_that_lets_no_stream_through_is_read_by_short_requests_and_that_is_said() -> None:
+    server = Server(
+        httpx.Response(200, html="<p>a proxy's own page</p>"), page(1, 2, after=2), page(3, 4, 5, 6, after=6, done=True)
+    )
+    notices: list[str] = []
+    with connected(server, notices) as client:
+        assert seqs(client) == [1, 2, 3, 4, 5, 6]
+    assert [request.url.path.rpartition("/")[2] for request in server.asked] == ["events", "poll", "poll"]
+    assert notices == ["the stream is answered with 200 text/html; asking by short requests"]
+
+
+def test_a_key_or_an_address_that_cannot_be_used_is_wrong_usage() -> None:
+    with pytest.raises(Complaint) as complaint:
+        Client("ftp://example.org", "rw_key")
+    assert complaint.value.code == USAGE

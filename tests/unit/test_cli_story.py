@@ -77,7 +77,10 @@ def test_text_that_was_told_already_is_taken_back_in_words() -> None:
         ),
         (
             frame(9, "error", code="timeout", message="It took too long.", retryable=True),
-            ["Failed (event 9, timeout): It took too long. A new run may help."],
+            [
+                "Failed (event 9, timeout): It took too long. A new run may help.",
+                "To go on from here in a new run: runwire run --continue run-1",
+            ],
         ),
     ],
 )
@@ -159,3 +162,8 @@ def test_the_picture_shows_the_plan_the_findings_and_the_ending() -> None:
 def test_plain_lines_go_where_no_terminal_is() -> None:
     assert isinstance(display_for(as_json_lines=False), PlainLines)
     assert isinstance(display_for(as_json_lines=True), JsonLines)
+
+
+def test_a_run_that_takes_up_another_says_which() -> None:
+    lines = story(frame(1, "accepted", title="NDA", workflow="contract_review", continues={"run_id": "run-0"}))
+    assert lines == ["Run run-1: NDA (contract_review)", "It takes up what run run-0 had finished"]

@@ -40,6 +40,9 @@ def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
     [
         (["run", "contract_review"], "say what to run it on"),
         (["run", "contract_review", "--sample", "--input", "x"], "say what to run it on"),
+        (["run", "--sample"], "say what to run, or which run to go on with"),
+        (["run", "contract_review", "--continue", "x"], "--continue takes workflow and input from the earlier run"),
+        (["run", "--sample", "--continue", "x"], "--continue takes workflow and input from the earlier run"),
         (["migrate"], "no database (set RUNWIRE_DATABASE_URL"),
         (["worker"], "no database (set RUNWIRE_DATABASE_URL"),
         (["keys", "create", "--role", "user", "--tenant", "a", "--subject", "b"], "no database"),

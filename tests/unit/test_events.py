@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from eventstore.domain import events
 from eventstore.domain.errors import NotStorable
-from eventstore.domain.events import BODIES, Body, Step, Token, Usage, new_event
+from eventstore.domain.events import BODIES, Body, Step, Taken, Token, Usage, new_event
 from eventstore.domain.record import PLAIN_JSON, Recorded, rfc3339, to_us
 from tests.histories import histories
 
@@ -39,7 +39,7 @@ def models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
     """A model and all that it is made of."""
     yield model
     for field in model.model_fields.values():
-        for part in re.findall(r"eventstore\.domain\.events\.(\w+)", repr(field.annotation)):
+        for part in re.findall(r"eventstore\.domain\.(?:events|parts)\.(\w+)", repr(field.annotation)):
             yield from models(getattr(events, part))
 
 
@@ -154,7 +154,11 @@ def test_only_bodies_that_nobody_fills_freely_go_unjudged() -> None:
     for body in BODIES.values():
         if not body.open_:
             kinds = {repr(field.annotation) for field in body.model_fields.values()}
-            words = {"typing.Literal['text', 'json']", "typing.Optional[typing.Literal['continue']]"}
+            words = {
+                "typing.Literal['text', 'json']",
+                "typing.Optional[typing.Literal['continue']]",
+                repr(Taken | None),
+            }
             assert kinds <= {repr(str), repr(int), *words}
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eventstore import log
-from eventstore.recorder import RunWriter
+from eventstore.run_writer import RunWriter
 from tests.histories import RUN
 from tests.writing import NOW_US
 from worker.holding import Guard, Redaction
@@ -21,7 +21,7 @@ from worker.stops import WorkflowFailed
 
 
 def writer_of(run_id: UUID = RUN) -> RunWriter:
-    return RunWriter(run_id, 1, lambda: NOW_US, lambda: None)
+    return RunWriter(run_id, 1, lambda: NOW_US, lambda _: None)
 
 
 def store(writer: RunWriter, first_seq: int) -> int:

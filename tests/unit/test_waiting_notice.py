@@ -3,7 +3,7 @@
 from typing import Any, cast
 
 from eventstore.domain.events import Progress
-from eventstore.recorder import RunWriter
+from eventstore.run_writer import RunWriter
 from worker.waiting import WAITING, WaitingNotice
 
 AT = Progress(state="checking", label="Checking", index=2, total=3, key="milestone:checking#4", done=3, of=7)

@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def pg_test_fsync(program: Path, folder: Path) -> float | None:
     return found
 
 
-def about(database_url: str) -> dict[str, Any]:
+def about(database_url: str, packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """Where this runs and with which versions. A server that does not keep what it confirms is refused."""
     with psycopg.connect(database_url) as connection:
         settings = {}
@@ -70,7 +71,7 @@ def about(database_url: str) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "postgres": settings,
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in packages},
         "load_before": [round(number, 2) for number in load],
     }
 

@@ -1,0 +1,1 @@
+"""A project for LangGraph's dev server."""
