@@ -35,6 +35,9 @@ class Outlet:
         self.chunks: list[bytes] = []
         self.write = self.chunks.append
 
+    def untaken(self) -> int:
+        return 0
+
 
 class Stream:
     """One stream in the making: its tail, its socket, and what went by ASGI."""
