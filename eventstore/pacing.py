@@ -11,7 +11,7 @@ from typing import Final
 SLOW_S: Final = 0.010
 QUICK_S: Final = 0.005
 GAP_S_FIRST: Final = 0.025
-GAP_S_MAX: Final = 0.100
+GAP_S_MAX: Final = 0.060
 LOOK_S: Final = 0.25
 GROWS: Final = 1.5
 SHRINKS: Final = 0.9

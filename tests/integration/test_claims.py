@@ -204,8 +204,9 @@ async def test_a_run_that_kills_its_worker_ends_after_three_and_its_neighbours_e
     poison = await runs.submit(flow, {"gate": str(gate), "poison": True})
     neighbours = [await runs.submit(flow, {"gate": str(gate)}) for _ in range(3)]
     death = tmp_path / "gate.die"
+    patient = {"RUNWIRE_LEASE_S": "5"}  # on a busy machine a worker must not lose what it carries: that would be a mark
     for attempt in (1, 2):  # as a supervisor does
-        worker = await start(flow.folder)
+        worker = await start(flow.folder, **patient)
         for run_id in (poison, *neighbours):  # all stored the same with each worker: then the oldest is tried first
             await runs.began(run_id, attempt)
             await at_gate(runs, run_id)
@@ -213,8 +214,8 @@ async def test_a_run_that_kills_its_worker_ends_after_three_and_its_neighbours_e
         assert await worker.process.wait() == 9
         death.unlink()
     death.touch()
-    assert await (await start(flow.folder)).process.wait() == 9
-    survivor = await start(flow.folder)
+    assert await (await start(flow.folder, **patient)).process.wait() == 9
+    survivor = await start(flow.folder, **patient)
     facts = await runs.ended(poison)
     assert (facts[-1].type, facts[-1].data["code"]) == ("error", "attempts_exhausted")
     assert len(starts(facts)) == 3

@@ -19,10 +19,12 @@ from tests.machine import ends
 # The supervisor under test runs in a process of its own, as it is its signals and its death that matter. It prints what
 # happens, one line each; the tests wait for these lines.
 SCRIPT = """
-import json, os, sys
+import json, os, signal, sys
 from pathlib import Path
 from ops.services import ServiceError
 from ops.supervisor import ChildSpec, Supervisor
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may run under nohup
 
 def say(*words):
     print(*words, flush=True)
